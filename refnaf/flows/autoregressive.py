@@ -1,0 +1,195 @@
+"""Autoregressive layers: a masked network (the conditioner) that gives a transformer its pseudo-parameters.
+
+    y_i = tau(x_i; theta_i),      theta_i = network_i(x_1, ..., x_{i-1}, c)
+
+All y come from one pass; x is recovered from y one dimension after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from refnaf.flows.incremental import Incremental
+from refnaf.flows.layer import Layer, Params, total
+from refnaf.flows.transformers import Transformer, transformer
+from refnaf.ops import Ops
+from refnaf.reference import made
+from refnaf.reference._numpy import np as traced_np
+from refnaf.reference._numpy import value
+
+#: Scale of the last layer's initial weights: small, so that a new layer is near the identity.
+LAST_SCALE = 0.05
+
+
+class Autoregressive(Layer):
+    """A MADE conditioner and a transformer, reading x (MAF's direction).
+
+    ``hidden``: widths of the hidden layers; ``order``: see :func:`refnaf.reference.made.input_ranks` (ranks);
+    ``channels``: None for pseudo-parameters straight from the network, or C for the authors' narrow form, C channels a
+    dimension and one linear map shared by the dimensions; ``bound``: the network reads ``x / (1 + |x| / bound)``, or x
+    itself where it is None.
+    """
+
+    kind = "autoregressive"
+
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int = 0,
+        *,
+        transformer_config: dict[str, Any],
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "elu",
+        order: str | Sequence[int] = "natural",
+        channels: int | None = None,
+        bound: float | None = 100.0,
+    ) -> None:
+        super().__init__(dim, context_dim)
+        hidden = [int(h) for h in hidden]
+        if any(h < 1 for h in hidden):
+            raise ValueError(f"hidden widths must be positive, got {hidden}")
+        if activation not in made.ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(made.ACTIVATIONS)}, not {activation!r}")
+        self.transformer: Transformer = transformer(transformer_config)
+        self.hidden, self.activation, self.channels, self.bound = hidden, activation, channels, bound
+        self.ranks = made.input_ranks(dim, order)
+        self.degrees = made.degrees(dim, hidden, context_dim > 0)
+        self.outputs = self.transformer.count if channels is None else channels
+        self.layer_masks = made.masks(self.ranks, self.degrees, self.outputs)
+        self._masks_of: dict[Any, list[np.ndarray]] = {}
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "transformer_config": self.transformer.config(),
+            "hidden": self.hidden,
+            "activation": self.activation,
+            "order": self.ranks.tolist(),
+            "channels": self.channels,
+            "bound": self.bound,
+        }
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        out: dict[str, tuple[int, ...]] = {}
+        for k, mask in enumerate(self.layer_masks):
+            out[f"weight.{k}"] = mask.shape
+            out[f"bias.{k}"] = (mask.shape[0],)
+            if self.context_dim:
+                out[f"context.{k}"] = (mask.shape[0], self.context_dim)
+        if self.channels is not None:
+            out["spread.weight"] = (self.transformer.count, self.channels)
+            out["spread.bias"] = (self.transformer.count,)
+        for k, shape in enumerate(self.transformer.shared_shapes()):
+            out[f"shared.{k}"] = shape
+        return out
+
+    def masks(self) -> dict[str, np.ndarray]:
+        return {f"weight.{k}": mask for k, mask in enumerate(self.layer_masks)}
+
+    def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        out: dict[str, np.ndarray] = {}
+        last = len(self.layer_masks) - 1
+        for k, mask in enumerate(self.layer_masks):
+            fan_in = np.maximum(mask.sum(axis=1, keepdims=True) + self.context_dim, 1)
+            scale = 1 / np.sqrt(fan_in) * (LAST_SCALE if k == last and self.channels is None else 1)
+            out[f"weight.{k}"] = rng.normal(size=mask.shape) * scale * mask
+            out[f"bias.{k}"] = np.zeros(mask.shape[0])
+            if self.context_dim:
+                out[f"context.{k}"] = rng.normal(size=(mask.shape[0], self.context_dim)) * scale
+        if self.channels is None:
+            out[f"bias.{last}"] = self.transformer.initial(self.dim, rng).reshape(-1)
+        else:
+            # biases differ between dimensions, so that they need not start alike
+            out[f"bias.{last}"] = rng.normal(scale=0.1, size=self.dim * self.channels)
+            size = (self.transformer.count, self.channels)
+            out["spread.weight"] = rng.normal(size=size) * LAST_SCALE / np.sqrt(self.channels)
+            out["spread.bias"] = self.transformer.initial(1, rng)[0]
+        for k, array in enumerate(self.transformer.initial_shared(rng)):
+            out[f"shared.{k}"] = array
+        return {name: out[name] for name in self.shapes()}
+
+    def parts(self, params: Params, dtype: Any) -> tuple[list[Any], list[Any], list[Any], list[Any], list[Any]]:
+        """Weights, biases, context weights, shared parameters and masks of that dtype, a list each."""
+        count = len(self.layer_masks)
+        if dtype not in self._masks_of:
+            self._masks_of[dtype] = [mask.astype(dtype) for mask in self.layer_masks]
+        return (
+            [params[f"weight.{k}"] for k in range(count)],
+            [params[f"bias.{k}"] for k in range(count)],
+            [params[f"context.{k}"] for k in range(count)] if self.context_dim else [],
+            [params[f"shared.{k}"] for k in range(len(self.transformer.shared_shapes()))],
+            self._masks_of[dtype],
+        )
+
+    def pseudo_parameters(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any]:
+        """Theta ``(D, P, N)`` for x ``(D, N)``, and what the VJP needs."""
+        weights, biases, contexts, _, masks = self.parts(params, value(x).dtype)
+        out, saved = ops.network(x, context, weights, biases, contexts, masks, self.activation, self.bound)
+        if self.channels is None:
+            return traced_np.reshape(out, (self.dim, self.outputs, value(x).shape[1])), (saved, None)
+        theta, spread = ops.spread(out, params["spread.weight"], params["spread.bias"], self.dim)
+        return theta, (saved, spread)
+
+    def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
+        shared = self.parts(params, value(x).dtype)[3]
+        theta, network = self.pseudo_parameters(ops, params, x, context)
+        name, options = self.transformer.name, self.transformer.options
+        y, log_slope, saved = ops.transform(name, x, theta, shared, options)
+        return y, total(log_slope, ops.traced), (network, saved, log_slope)
+
+    def vjp(
+        self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        (network, spread), transform, _ = saved
+        grad_x, grad_theta, grad_shared = ops.transform_vjp(transform, grad_y, grad_logdet.astype(grad_y.dtype)[None])
+        if spread is None:
+            grad_out = grad_theta.reshape(-1, grad_theta.shape[2])
+        else:
+            grad_out, grads["spread.weight"], grads["spread.bias"] = ops.spread_vjp(spread, grad_theta)
+        below = ops.network_vjp(network, grad_out, self.parts(params, grad_y.dtype)[4])
+        for k in range(len(self.layer_masks)):
+            grads[f"weight.{k}"] = below["weights"][k]
+            grads[f"bias.{k}"] = below["biases"][k]
+            if self.context_dim:
+                grads[f"context.{k}"] = below["context_weights"][k]
+        for k, grad in enumerate(grad_shared):
+            grads[f"shared.{k}"] = grad
+        return grad_x + below["x"], below["context"]
+
+    def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
+        # J is triangular in the order of the ranks: back substitution, one VJP a dimension
+        diagonal = np.exp(saved[2])
+        found = np.zeros_like(wanted)
+        mark = ops.workspace.mark()
+        none = np.zeros(wanted.shape[1])
+        for i in np.argsort(-self.ranks):
+            ops.workspace.release(mark)
+            found[i] = (wanted[i] - self.vjp(ops, params, saved, found, none, {})[0][i]) / diagonal[i]
+        ops.workspace.release(mark)
+        return found
+
+    def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
+        pseudo = self._every_pass(ops, params, y, context) if ops.traced else Incremental(self, params, y, context)
+        shared = self.parts(params, value(y).dtype)[3]
+        name, options = self.transformer.name, self.transformer.options
+        columns: list[Any] = [None] * self.dim
+        slopes: list[Any] = [None] * self.dim
+        worst = np.zeros(y.shape[1])
+        for i in np.argsort(self.ranks):
+            theta = pseudo(i, columns)
+            columns[i], slopes[i], residual = ops.invert(name, y[i], theta, shared, options)
+            worst = np.maximum(worst, np.abs(residual))
+        stack = traced_np.stack if ops.traced else np.stack
+        return stack(columns), total(stack(slopes), ops.traced), worst
+
+    def _every_pass(self, ops: Ops, params: Params, y: Any, context: Any) -> Any:
+        """Pseudo-parameters of dimension i by a whole pass over the dimensions before it: for autograd to trace."""
+
+        def pseudo(i: int, columns: list[Any]) -> Any:
+            zero = 0 * value(y)[0]
+            x = traced_np.stack([zero if column is None else column for column in columns])
+            return self.pseudo_parameters(ops, params, x, context)[0][i]
+
+        return pseudo

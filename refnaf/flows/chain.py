@@ -1,0 +1,107 @@
+"""Layers in composition: values forwards and backwards, and the analytic chain of vector-Jacobian products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from refnaf.flows.layer import Layer
+from refnaf.ops import ArrayOps, Ops
+
+#: Parameters of each layer, by local name.
+LayerParams = Sequence[dict[str, Any]]
+
+
+def forward(
+    layers: Sequence[Layer], params: LayerParams, ops: Ops, x: Any, context: Any
+) -> tuple[Any, Any, list[Any]]:
+    """Data to base: x ``(D, N)`` to z ``(D, N)``, the log-determinant ``(N,)`` and what :func:`vjp` needs."""
+    logdet: Any = 0.0
+    saved = []
+    for layer, own in zip(layers, params, strict=True):
+        x, part, kept = layer.forward(ops, own, x, context)
+        logdet = logdet + part
+        saved.append(kept)
+    return x, logdet, saved
+
+
+def vjp(
+    layers: Sequence[Layer],
+    params: LayerParams,
+    ops: ArrayOps,
+    saved: Sequence[Any],
+    grad_z: np.ndarray,
+    grad_logdet: np.ndarray,
+) -> tuple[np.ndarray, Any, list[dict[str, np.ndarray]]]:
+    """Cotangents of z and of the log-determinant to those of x, the context, and every layer's parameters."""
+    grads: list[dict[str, np.ndarray]] = [{} for _ in layers]
+    grad_context: Any = None
+    for k in range(len(layers) - 1, -1, -1):
+        grad_z, part = layers[k].vjp(ops, params[k], saved[k], grad_z, grad_logdet, grads[k])
+        if part is not None:
+            grad_context = part if grad_context is None else grad_context + part
+    return grad_z, grad_context, grads
+
+
+def inverse(
+    layers: Sequence[Layer], params: LayerParams, ops: Ops, z: Any, context: Any
+) -> tuple[Any, Any, np.ndarray, list[Any]]:
+    """Base to data: x, ``log|det dx/dz|``, the residual ``(N,)``, and each layer's own image, for :func:`inverse_vjp`."""
+    logdet: Any = 0.0
+    residual = np.zeros(z.shape[1])
+    images = []
+    for layer, own in zip(reversed(layers), reversed(params), strict=True):
+        z, part, worst = layer.inverse(ops, own, z, context)
+        logdet = logdet + part
+        residual = np.maximum(residual, worst)
+        images.insert(0, z)
+    return z, logdet, residual, images
+
+
+def inverse_vjp(
+    layers: Sequence[Layer],
+    params: LayerParams,
+    ops: ArrayOps,
+    images: Sequence[np.ndarray],
+    context: Any,
+    grad_x: np.ndarray,
+    grad_logdet: np.ndarray,
+) -> tuple[np.ndarray, Any, list[dict[str, np.ndarray]]]:
+    """:func:`vjp` for :func:`inverse`."""
+    grads: list[dict[str, np.ndarray]] = [{} for _ in layers]
+    grad_context: Any = None
+    for k, layer in enumerate(layers):
+        grad_x, part = layer.inverse_vjp(ops, params[k], images[k], context, grad_x, grad_logdet, grads[k])
+        if part is not None:
+            grad_context = part if grad_context is None else grad_context + part
+    return grad_x, grad_context, grads
+
+
+def base_log_prob(z: np.ndarray) -> np.ndarray:
+    """The standard normal base: ``(D, N)`` to ``(N,)`` nats, in float64 whatever the dtype of z."""
+    wide = np.asarray(z, dtype=np.float64)
+    return -0.5 * np.sum(wide * wide, axis=0) - 0.5 * len(wide) * np.log(2 * np.pi)
+
+
+def log_prob(
+    layers: Sequence[Layer], params: LayerParams, ops: Ops, x: Any, context: Any
+) -> Any:
+    """``log p(x)`` for the rows of x ``(D, N)``: ``(N,)`` nats."""
+    z, logdet, _ = forward(layers, params, ops, x, context)
+    if ops.traced:
+        from refnaf.reference.density import change_of_variables, normal_log_prob
+
+        return change_of_variables(normal_log_prob(z), logdet)
+    return base_log_prob(z) + logdet
+
+
+def log_prob_vjp(
+    layers: Sequence[Layer], params: LayerParams, ops: ArrayOps, x: np.ndarray, context: Any, grad: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray, Any, list[dict[str, np.ndarray]]]:
+    """``log p(x)`` and the cotangents of x, the context and the parameters for those of ``log p``, ``(N,)`` or a number."""
+    z, logdet, saved = forward(layers, params, ops, x, context)
+    grad = np.broadcast_to(np.asarray(grad, dtype=np.float64), logdet.shape)
+    grad_x, grad_context, grads = vjp(layers, params, ops, saved, -z * grad.astype(z.dtype), grad)
+    return base_log_prob(z) + logdet, grad_x, grad_context, grads

@@ -1,0 +1,60 @@
+"""The conditioner, evaluated along the autoregressive order for inversion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from refnaf.flows.layer import Params
+from refnaf.reference import made
+from refnaf.reference.made import read
+
+if TYPE_CHECKING:
+    from refnaf.flows.autoregressive import Autoregressive
+
+
+class Incremental:
+    """The network evaluated along the autoregressive order: D steps together cost one full pass.
+
+    Hidden units are sorted by degree: once the input of rank r is known, the units of degree r in every layer can be
+    computed, and nothing before them changes.
+    """
+
+    def __init__(self, layer: Autoregressive, params: Params, y: np.ndarray, context: Any) -> None:
+        self.layer, self.params = layer, params
+        self.weights, self.biases, contexts, _, _ = layer.parts(params, y.dtype)
+        n = y.shape[1]
+        c = None if context is None else read(context, layer.bound)
+        self.shift = [
+            np.broadcast_to(bias[:, None], (len(bias), n)) if c is None else bias[:, None] + contexts[k] @ c
+            for k, bias in enumerate(self.biases)
+        ]
+        self.x = np.zeros((layer.dim, n), y.dtype)
+        self.hidden = [np.zeros((width, n), y.dtype) for width in layer.hidden]
+        self._advance(0)
+
+    def _advance(self, rank: int) -> None:
+        """Compute the hidden units of degree ``rank``: all they may read is known."""
+        below = self.x
+        limit = below.shape[0]
+        for k, degrees in enumerate(self.layer.degrees):
+            first, last = np.searchsorted(degrees, [rank, rank + 1])
+            if last > first:
+                z = self.weights[k][first:last, :limit] @ below[:limit] + self.shift[k][first:last]
+                self.hidden[k][first:last] = made.activate(z, self.layer.activation)
+            below, limit = self.hidden[k], last
+
+    def __call__(self, i: int, columns: list[np.ndarray]) -> np.ndarray:
+        layer = self.layer
+        rank = int(layer.ranks[i])
+        if rank > 1:
+            before = int(np.flatnonzero(layer.ranks == rank - 1)[0])
+            self.x[before] = read(columns[before], layer.bound)
+            self._advance(rank - 1)
+        rows = slice(i * layer.outputs, (i + 1) * layer.outputs)
+        below = self.hidden[-1] if layer.hidden else self.x
+        theta = self.weights[-1][rows] @ below + self.shift[-1][rows]
+        if layer.channels is not None:
+            theta = self.params["spread.weight"] @ theta + self.params["spread.bias"][:, None]
+        return theta

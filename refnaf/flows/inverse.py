@@ -1,0 +1,64 @@
+"""A layer run backwards: with an autoregressive layer inside, the direction of IAF."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refnaf.flows.layer import Layer, Params
+from refnaf.ops import Ops
+
+
+class Inverse(Layer):
+    """The inverse of a layer, its parameters and all.
+
+    Around an autoregressive layer this is IAF: the network reads the base noise, sampling takes one pass, and a density
+    is found dimension after dimension.
+    """
+
+    kind = "inverse"
+
+    def __init__(self, dim: int, context_dim: int = 0, *, layer: Layer) -> None:
+        super().__init__(dim, context_dim)
+        self.layer = layer
+        self.buffers = layer.buffers
+
+    def config(self) -> dict[str, Any]:
+        return {"layer": {"kind": self.layer.kind, **self.layer.config()}}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return self.layer.shapes()
+
+    def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return self.layer.initial(rng)
+
+    def masks(self) -> dict[str, np.ndarray]:
+        return self.layer.masks()
+
+    def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
+        y, logdet, _ = self.layer.inverse(ops, params, x, context)
+        return y, logdet, (y, context)
+
+    def vjp(
+        self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.layer.inverse_vjp(ops, params, *saved, grad_y, grad_logdet, grads)
+
+    def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
+        x, logdet, _ = self.layer.forward(ops, params, y, context)
+        return x, logdet, np.zeros(y.shape[1])
+
+    def inverse_vjp(
+        self,
+        ops: Any,
+        params: Params,
+        x: np.ndarray,
+        context: Any,
+        grad_x: np.ndarray,
+        grad_logdet: np.ndarray,
+        grads: dict[str, Any],
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        y = self.layer.inverse(ops, params, x, context)[0]
+        saved = self.layer.forward(ops, params, y, context)[2]
+        return self.layer.vjp(ops, params, saved, grad_x, grad_logdet, grads)

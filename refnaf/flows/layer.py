@@ -1,0 +1,98 @@
+"""What every layer of a flow is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from refnaf.ops import Ops
+
+Params = Mapping[str, Any]
+
+
+class Layer:
+    """One invertible step. Arrays are feature-major: x ``(D, N)``, context ``(C, N)`` or None.
+
+    A layer holds its configuration and its buffers (fixed numbers); its parameters are passed in by local name. It is
+    written once, in terms of the operations of a backend.
+    """
+
+    #: The name under which the layer is saved.
+    kind: str
+    #: Fixed numbers, by local name.
+    buffers: dict[str, np.ndarray]
+
+    def __init__(self, dim: int, context_dim: int = 0) -> None:
+        self.dim = dim
+        self.context_dim = context_dim
+        self.buffers = {}
+
+    def config(self) -> dict[str, Any]:
+        """The keyword arguments, besides ``dim`` and ``context_dim``, that make the layer again; JSON-able."""
+        return {}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters, by local name, in their fixed order."""
+        return {}
+
+    def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Parameters, float64, with which the layer is close to the identity."""
+        return {}
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """0/1 masks of the parameters that have one: numbers outside stay zero."""
+        return {}
+
+    def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
+        """``(y, log|det dy/dx| (N,), saved)``."""
+        raise NotImplementedError
+
+    def vjp(
+        self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Cotangents of y ``(D, N)`` and of the log-determinant ``(N,)`` to those of x and the context.
+
+        The parameters' cotangents are put into ``grads`` by local name. Only for operations that save (not traced).
+        """
+        raise NotImplementedError
+
+    def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
+        """``(x, log|det dx/dy| (N,), residual (N,))``, the residual being the largest ``|f(x) - y|`` of the solves."""
+        raise NotImplementedError
+
+
+    def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
+        """The ``v (D, N)`` with ``J^T v = wanted``, J the Jacobian of :meth:`forward` at the saved point."""
+        raise NotImplementedError
+
+    def inverse_vjp(
+        self,
+        ops: Any,
+        params: Params,
+        x: np.ndarray,
+        context: Any,
+        grad_x: np.ndarray,
+        grad_logdet: np.ndarray,
+        grads: dict[str, Any],
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """:meth:`vjp` for :meth:`inverse`, by the implicit function, at the x it returned.
+
+        With ``x = f^-1(y)``: ``dx = J^-1 (dy - df/dtheta dtheta)``, and the inverse's log-determinant is that of f at x
+        with the other sign.
+        """
+        saved = self.forward(ops, params, x, context)[2]
+        through_logdet, _ = self.vjp(ops, params, saved, np.zeros_like(grad_x), -grad_logdet, {})
+        grad_y = self.solve_transposed(ops, params, saved, grad_x + through_logdet)
+        _, grad_context = self.vjp(ops, params, saved, -grad_y, -grad_logdet, grads)
+        return grad_y, grad_context
+
+
+def total(log_slopes: Any, traced: bool) -> Any:
+    """Sum of log-derivatives over dimensions ``(D, N) -> (N,)``, in float64."""
+    if traced:
+        from refnaf.reference._numpy import np as namespace
+
+        return namespace.sum(log_slopes, axis=0)
+    return np.sum(log_slopes, axis=0, dtype=np.float64)

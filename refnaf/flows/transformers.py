@@ -1,0 +1,132 @@
+"""The transformers an autoregressive layer can use: how many pseudo-parameters, and where the identity is.
+
+Their mathematics is in :mod:`refnaf.reference` and is reached through :mod:`refnaf.ops` by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refnaf.reference import ddsf
+from refnaf.reference.affine import FORMS
+
+
+class Transformer:
+    """Name, sizes and initial values of an elementwise monotone map."""
+
+    name: str
+    #: Pseudo-parameters a dimension.
+    count: int
+    #: Keyword arguments of the reference function.
+    options: dict[str, Any]
+
+    def shared_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the parameters that all samples and dimensions share."""
+        return []
+
+    def initial_shared(self, rng: np.random.Generator) -> list[np.ndarray]:
+        return []
+
+    def initial(self, dim: int, rng: np.random.Generator) -> np.ndarray:
+        """Pseudo-parameters ``(D, P)`` near the identity."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class Affine(Transformer):
+    """``y = scale x + shift`` in one of the forms exp, softplus and gated."""
+
+    name = "affine"
+    count = 2
+
+    def __init__(self, form: str = "exp") -> None:
+        if form not in FORMS:
+            raise ValueError(f"the form of an affine transformer must be one of {', '.join(FORMS)}, not {form!r}")
+        self.options = {"form": form}
+
+    def config(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+    def initial(self, dim: int, rng: np.random.Generator) -> np.ndarray:
+        # the gate of the gated form opens to sigmoid(4) = 0.98; a raw scale of 0 is the identity of the others
+        return np.tile([0.0, 4.0 if self.options["form"] == "gated" else 0.0], (dim, 1))
+
+
+def _check_units(units: int, layers: int = 1) -> None:
+    if units < 1 or layers < 1:
+        raise ValueError(f"a sigmoidal transformer needs at least 1 unit and 1 layer, got {units} and {layers}")
+
+
+#: Spread of the units' offsets at the start: wide enough to tell them apart, narrow enough to stay near the identity.
+OFFSET_SPREAD = 0.5
+
+
+class DSF(Transformer):
+    """Deep sigmoidal flow with ``units`` sigmoids."""
+
+    name = "dsf"
+
+    def __init__(self, units: int = 16) -> None:
+        _check_units(units)
+        self.units = units
+        self.count = 3 * units
+        self.options = {}
+
+    def config(self) -> dict[str, Any]:
+        return {"name": self.name, "units": self.units}
+
+    def initial(self, dim: int, rng: np.random.Generator) -> np.ndarray:
+        theta = np.zeros((dim, 3, self.units))
+        theta[:, 1] = _offsets(dim, self.units, rng)
+        return theta.reshape(dim, -1)
+
+
+class DDSF(Transformer):
+    """Deep dense sigmoidal flow of ``layers`` layers of ``units`` sigmoids."""
+
+    name = "ddsf"
+
+    def __init__(self, units: int = 16, layers: int = 2) -> None:
+        _check_units(units, layers)
+        self.units, self.layers = units, layers
+        self.count = ddsf.parameter_count(units, layers)
+        self.options = {}
+
+    def config(self) -> dict[str, Any]:
+        return {"name": self.name, "units": self.units, "layers": self.layers}
+
+    def shared_shapes(self) -> list[tuple[int, ...]]:
+        sizes = ddsf.layer_sizes(self.units, self.layers)
+        return [shape for n, d, out in sizes for shape in (((d, n),) if n > 1 else ()) + ((out, d),)]
+
+    def initial_shared(self, rng: np.random.Generator) -> list[np.ndarray]:
+        return [rng.normal(scale=0.5, size=shape) for shape in self.shared_shapes()]
+
+    def initial(self, dim: int, rng: np.random.Generator) -> np.ndarray:
+        theta = np.zeros((dim, self.count))
+        for a, b, _, _ in ddsf.split(np.arange(self.count), self.units, self.layers):
+            theta[:, b] = _offsets(dim, self.units, rng)
+            del a
+        return theta
+
+
+def _offsets(dim: int, units: int, rng: np.random.Generator) -> np.ndarray:
+    """Offsets b ``(D, units)`` evenly spread about zero, in an order drawn for each dimension."""
+    grid = np.linspace(-1, 1, units) if units > 1 else np.zeros(1)
+    return OFFSET_SPREAD * np.stack([rng.permutation(grid) for _ in range(dim)])
+
+
+TRANSFORMERS: dict[str, type[Transformer]] = {"affine": Affine, "dsf": DSF, "ddsf": DDSF}
+
+
+def transformer(config: dict[str, Any]) -> Transformer:
+    """The transformer of a configuration ``{"name": ..., **options}``. Raises ValueError for an unknown name."""
+    options = dict(config)
+    name = options.pop("name")
+    if name not in TRANSFORMERS:
+        raise ValueError(f"the transformer must be one of {', '.join(TRANSFORMERS)}, not {name!r}")
+    return TRANSFORMERS[name](**options)

@@ -1,0 +1,91 @@
+"""Deep sigmoidal flow (reference: :mod:`refnaf.reference.dsf`) with its analytic VJP.
+
+With ``A = S+``, ``B = S-``, ``M = sum_j w_j a_j q_j``, ``q = s(p) s(-p)`` and the cotangents g of y and l of log dy/dx, put
+``cA = (g - l) / A``, ``cB = (g + l) / B``, ``cM = l / M``; then
+
+    dp_j = w_j q_j (cA + cB + cM a_j (s(-p_j) - s(p_j))),      da_j = dp_j x + w_j q_j cM,      db_j = dp_j,
+    d(raw w)_j = w_j (s(p_j) cA - s(-p_j) cB + cM a_j q_j + l),      dx = sum_j dp_j a_j.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refnaf.kernels.array.rare import SMALLEST, RareColumns
+from refnaf.kernels.array.stable import exp_shifted, sigmoid_pair, slopes
+from refnaf.kernels.array.workspace import Workspace
+from refnaf.reference import dsf as reference
+
+
+def forward(x: np.ndarray, theta: np.ndarray, *, ws: Workspace) -> tuple[np.ndarray, np.ndarray, Any]:
+    """x ``(D, N)``, theta ``(D, 3 d, N)`` to y ``(D, N)``, log dy/dx ``(D, N)`` and what :func:`vjp` needs."""
+    d = theta.shape[1] // 3
+    dtype = x.dtype
+    with np.errstate(all="ignore"):
+        a, da_draw = slopes(theta[:, :d], ws)
+        w = exp_shifted(theta[:, 2 * d :], ws)
+        w /= np.sum(w, axis=1, keepdims=True)
+        p = ws.take(a.shape, dtype)
+        np.multiply(a, x[:, None], out=p)
+        p += theta[:, d : 2 * d]
+        plus, minus = sigmoid_pair(p, ws)
+        product = p
+        np.multiply(w, plus, out=product)
+        s_plus = np.sum(product, axis=1)
+        wq = ws.take(a.shape, dtype)
+        np.multiply(product, minus, out=wq)
+        np.multiply(w, minus, out=product)
+        s_minus = np.sum(product, axis=1)
+        np.multiply(wq, a, out=product)
+        mass = np.sum(product, axis=1)
+        log_plus, log_minus = np.log(s_plus), np.log(s_minus)
+        y = log_plus - log_minus
+        log_slope = np.log(mass) - log_plus - log_minus
+        least = np.minimum(np.minimum(s_plus, s_minus), mass)
+    rare = None
+    where = ~(least >= SMALLEST[dtype])
+    if where.any():
+        rare = RareColumns(reference.dsf, where, x, theta)
+        rare.patch(y, log_slope)
+    return y, log_slope, (x, a, da_draw, w, plus, minus, wq, s_plus, s_minus, mass, rare)
+
+
+def vjp(
+    saved: Any, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Workspace
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Cotangents ``(D, N)`` of y and ``(1 or D, N)`` of log dy/dx to those of x ``(D, N)`` and theta ``(D, 3 d, N)``."""
+    x, a, da_draw, w, plus, minus, wq, s_plus, s_minus, mass, rare = saved
+    dims, d, n = a.shape
+    grad_theta = ws.take((dims, 3 * d, n), x.dtype)
+    ga, gb, gw = grad_theta[:, :d], grad_theta[:, d : 2 * d], grad_theta[:, 2 * d :]
+    t = ws.take(a.shape, x.dtype)
+    with np.errstate(all="ignore"):
+        c_plus = ((grad_y - grad_log_slope) / s_plus)[:, None]
+        c_minus = ((grad_y + grad_log_slope) / s_minus)[:, None]
+        c_mass = (grad_log_slope / mass)[:, None]
+        # raw weights
+        np.multiply(plus, c_plus, out=gw)
+        np.multiply(minus, c_minus, out=t)
+        gw -= t
+        gw += np.broadcast_to(grad_log_slope, grad_y.shape)[:, None]
+        gw *= w
+        np.multiply(wq, a, out=t)
+        t *= c_mass
+        gw += t
+        # p, and through it b, a and x
+        np.subtract(minus, plus, out=gb)
+        gb *= a
+        gb *= c_mass
+        gb += c_plus + c_minus
+        gb *= wq
+        np.multiply(gb, x[:, None], out=ga)
+        np.multiply(wq, c_mass, out=t)
+        ga += t
+        ga *= da_draw
+        np.multiply(gb, a, out=t)
+        grad_x = np.sum(t, axis=1)
+    if rare is not None:
+        rare.patch_vjp(grad_y, grad_log_slope, grad_x, grad_theta)
+    return grad_x, grad_theta, []

@@ -1,0 +1,40 @@
+"""Buffers that are handed out again, in the same order, every step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Workspace:
+    """A sequence of arrays that is replayed: the k-th request after :meth:`reset` gets the k-th buffer again.
+
+    A training step asks for the same arrays each time; fresh memory would cost it page faults. What a buffer holds is
+    undefined, and is overwritten by the step after the next reset: copy what must outlive it.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[np.ndarray] = []
+        self._next = 0
+
+    def reset(self) -> None:
+        self._next = 0
+
+    def mark(self) -> int:
+        """The place in the sequence, for :meth:`release`."""
+        return self._next
+
+    def release(self, mark: int) -> None:
+        """Give back what was taken since the mark."""
+        self._next = mark
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+        """An uninitialised C-contiguous array."""
+        count = int(np.prod(shape, dtype=np.int64))
+        size = max(count * np.dtype(dtype).itemsize, 1)
+        if self._next == len(self._buffers):
+            self._buffers.append(np.empty(size, np.uint8))
+        elif self._buffers[self._next].size < size:
+            self._buffers[self._next] = np.empty(size, np.uint8)
+        buffer = self._buffers[self._next]
+        self._next += 1
+        return buffer[: count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)

@@ -1,0 +1,132 @@
+"""The one place that knows about backends.
+
+A backend offers the same operations, each a forward that also returns what its vector-Jacobian product needs, and that
+product. Layers are written once in terms of them:
+
+- ``"numpy"``: the twins of :mod:`refnaf.kernels.array`, with analytic VJPs in reused buffers;
+- ``"reference"``: :mod:`refnaf.reference` itself, which autograd differentiates as it stands (no VJPs, nothing saved).
+
+Arrays are feature-major: ``(D, N)``, pseudo-parameters ``(D, P, N)``. A new transformer is one entry in each dict below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy
+
+from refnaf.kernels.array import affine as array_affine
+from refnaf.kernels.array import ddsf as array_ddsf
+from refnaf.kernels.array import dsf as array_dsf
+from refnaf.kernels.array import made as array_made
+from refnaf.kernels.array.root import monotone_root
+from refnaf.kernels.array.workspace import Workspace
+from refnaf.reference import affine, ddsf, dsf, made
+from refnaf.reference._numpy import np, value
+
+BACKENDS = ("numpy",)
+
+REFERENCE: dict[str, Callable[..., Any]] = {"affine": affine.affine, "dsf": dsf.dsf, "ddsf": ddsf.ddsf}
+ARRAY: dict[str, Any] = {"affine": array_affine, "dsf": array_dsf, "ddsf": array_ddsf}
+BRACKETS: dict[str, Callable[..., Any]] = {"dsf": dsf.bracket, "ddsf": ddsf.bracket}
+INVERSES: dict[str, Callable[..., Any]] = {"affine": affine.inverse}
+
+
+class ArrayOps:
+    """Operations on plain NumPy arrays. One object a thread: its workspace is not shared."""
+
+    traced = False
+
+    def __init__(self) -> None:
+        self.workspace = Workspace()
+
+    def network(
+        self,
+        x: numpy.ndarray,
+        context: numpy.ndarray | None,
+        weights: Sequence[numpy.ndarray],
+        biases: Sequence[numpy.ndarray],
+        context_weights: Sequence[numpy.ndarray],
+        masks: Sequence[numpy.ndarray],
+        activation: str,
+        bound: float | None,
+    ) -> tuple[numpy.ndarray, Any]:
+        """The masked network; the weights' masks must be folded in (see :func:`refnaf.reference.made.network`)."""
+        return array_made.forward(x, context, weights, biases, context_weights, activation, bound, self.workspace)
+
+    def network_vjp(self, saved: Any, grad: numpy.ndarray, masks: Sequence[numpy.ndarray]) -> dict[str, Any]:
+        return array_made.vjp(saved, grad, masks, self.workspace)
+
+    def spread(self, out: Any, weight: Any, bias: Any, dim: int) -> tuple[Any, Any]:
+        return array_made.spread(out, weight, bias, dim, self.workspace)
+
+    def spread_vjp(self, saved: Any, grad: Any) -> tuple[Any, Any, Any]:
+        return array_made.spread_vjp(saved, grad, self.workspace)
+
+    def transform(self, name: str, x: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
+        """A transformer: y and log dy/dx ``(D, N)``, and what its VJP needs."""
+        y, log_slope, saved = ARRAY[name].forward(x, theta, *shared, ws=self.workspace, **options)
+        return y, log_slope, (name, saved)
+
+    def transform_vjp(self, saved: Any, grad_y: Any, grad_log_slope: Any) -> tuple[Any, Any, list[Any]]:
+        """Cotangents of y and log dy/dx to those of x, theta and the shared parameters."""
+        return ARRAY[saved[0]].vjp(saved[1], grad_y, grad_log_slope, self.workspace)
+
+    def invert(self, name: str, y: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
+        """One dimension's transformer inverted: y ``(N,)``, theta ``(P, N)`` to x, log dx/dy and the residual, ``(N,)``."""
+        if name in INVERSES:
+            x, log_slope = INVERSES[name](y, theta, *shared, **options)
+            return x, log_slope, numpy.zeros_like(y)
+        with numpy.errstate(over="ignore"):
+            low, high = BRACKETS[name](y, theta, *shared)
+        mark = self.workspace.mark()
+
+        def function(x: numpy.ndarray, index: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+            self.workspace.release(mark)
+            part = theta if len(index) == theta.shape[1] else theta[:, index]
+            value, slope, _ = self.transform(name, x[None], numpy.ascontiguousarray(part)[None], shared, options)
+            return value[0], slope[0]
+
+        x, log_slope, residual = monotone_root(function, y, low, high)
+        self.workspace.release(mark)
+        return x, -log_slope, residual
+
+
+class ReferenceOps:
+    """The reference itself, for autograd to trace."""
+
+    traced = True
+
+    def network(self, *arguments: Any) -> tuple[Any, None]:
+        return made.network(*arguments), None
+
+    def spread(self, out: Any, weight: Any, bias: Any, dim: int) -> tuple[Any, None]:
+        return made.spread(out, weight, bias, dim), None
+
+    def transform(self, name: str, x: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
+        y, log_slope = REFERENCE[name](x, np.moveaxis(theta, 1, 0), *shared, **options)
+        return y, log_slope + 0 * y, None
+
+    def invert(self, name: str, y: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
+        """As :meth:`ArrayOps.invert`; one Newton step from the root carries the implicit derivative."""
+        if name in INVERSES:
+            x, log_slope = INVERSES[name](y, theta, *shared, **options)
+            return x, log_slope, 0 * value(y)
+        plain = [value(s) for s in shared]
+        root, _, residual = ArrayOps().invert(name, value(y), value(theta), plain, options)
+        image, log_slope = REFERENCE[name](root, theta, *shared, **options)
+        x = root - (image - y) * numpy.exp(-value(log_slope))
+        return x, -REFERENCE[name](x, theta, *shared, **options)[1], residual
+
+
+Ops = ArrayOps | ReferenceOps
+
+
+def make(backend: str = "numpy") -> Ops:
+    """The operations of a backend, with a workspace of their own. Raises ValueError for an unknown name."""
+    if backend == "numpy":
+        return ArrayOps()
+    if backend == "reference":
+        return ReferenceOps()
+    raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")

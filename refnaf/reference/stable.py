@@ -1,0 +1,80 @@
+"""Elementary functions that neither overflow nor cancel.
+
+Every function works elementwise on float arrays of any shape and dtype, and returns the same shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from refnaf.reference._numpy import np, value
+
+
+def softplus(x: Any) -> Any:
+    """``log(1 + exp(x))``, as ``max(x, 0) + log1p(exp(-|x|))``: exact for any finite x."""
+    positive = value(x) > 0
+    magnitude = x * numpy.where(positive, 1, -1).astype(value(x).dtype)
+    return x * positive.astype(value(x).dtype) + np.log1p(np.exp(-magnitude))
+
+
+def inverse_softplus(y: Any) -> Any:
+    """The x with ``softplus(x) = y`` for y > 0: ``y + log(1 - exp(-y))``."""
+    return y + np.log(-np.expm1(-y))
+
+
+#: The smallest slope a transformer's unit can have.
+SLOPE_FLOOR = 1e-6
+
+
+def slopes(raw: Any) -> Any:
+    """Positive slopes, 1 at ``raw`` = 0: ``softplus(raw + softplus^-1(1 - f)) + f`` with the floor f = 1e-6.
+
+    The floor keeps every unit strictly increasing where the softplus underflows; the offset is that of the NAF
+    authors' code.
+    """
+    offset = value(raw).dtype.type(inverse_softplus(1 - SLOPE_FLOOR))
+    return softplus(raw + offset) + value(raw).dtype.type(SLOPE_FLOOR)
+
+
+def log_sigmoid(x: Any) -> Any:
+    """``log(1 / (1 + exp(-x))) = -softplus(-x)``."""
+    return -softplus(-x)
+
+
+def sigmoid(x: Any) -> Any:
+    """``1 / (1 + exp(-x))``, never overflowing: ``exp(log_sigmoid(x))``."""
+    return np.exp(log_sigmoid(x))
+
+
+def logit(p: Any) -> Any:
+    """``log(p) - log(1 - p)``, the inverse of the sigmoid, for 0 < p < 1."""
+    return np.log(p) - np.log1p(-p)
+
+
+def logsumexp(x: Any, axis: int = 0) -> Any:
+    """``log(sum(exp(x)))`` along an axis, shifted by the maximum."""
+    top = numpy.max(value(x), axis=axis, keepdims=True)
+    return np.log(np.sum(np.exp(x - top), axis=axis)) + numpy.squeeze(top, axis=axis)
+
+
+def log_softmax(x: Any, axis: int = 0) -> Any:
+    """``x - logsumexp(x)``: logarithms of weights that sum to one along an axis."""
+    shifted = x - numpy.max(value(x), axis=axis, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+
+
+def softmax(x: Any, axis: int = 0) -> Any:
+    """Weights that sum to one along an axis."""
+    return np.exp(log_softmax(x, axis))
+
+
+def squash(x: Any, bound: float) -> Any:
+    """``x / (1 + |x| / bound)``: the identity near zero, within ``(-bound, bound)`` everywhere.
+
+    What a conditioner reads passes through it, so that pseudo-parameters stay bounded however far out a point lies.
+    The transformer still sees x itself: the flow stays a bijection of the whole line.
+    """
+    sign = numpy.where(value(x) < 0, -1, 1).astype(value(x).dtype)
+    return x / (1 + x * sign * (1 / bound))
