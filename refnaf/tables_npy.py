@@ -72,8 +72,21 @@ def _describe(magic: bytes) -> str:
     return "something else; save the array with numpy.save"
 
 
+def _read_chunks(file: IO[bytes], header: Header, rows: int, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Chunks of an array in C order from a file that stands at its first number. Raises EOFError if it is cut short."""
+    total, dim = table_shape(header.shape)
+    for start in range(0, total, rows):
+        count = min(rows, total - start)
+        data = file.read(count * dim * header.dtype.itemsize)
+        if len(data) < count * dim * header.dtype.itemsize:
+            raise EOFError("cut short")
+        if start + count == total:
+            file.read(1)  # the end, where an archive compares its checksum
+        yield np.array(to_table(np.frombuffer(data, header.dtype).reshape(count, dim), dtype))
+
+
 class NpySource(Source):
-    """A .npy file, memory-mapped."""
+    """A .npy file: read from start to end, or memory-mapped."""
 
     def __init__(self, path: Path) -> None:
         size = path.stat().st_size
@@ -88,9 +101,17 @@ class NpySource(Source):
         return mapped if mapped.ndim == 2 else mapped[:, None]
 
     def chunks(self, rows: int) -> Iterator[np.ndarray]:
-        mapped = self._map()
-        for start in range(0, len(mapped), rows):
-            yield np.array(to_table(mapped[start : start + rows], self.dtype))
+        if self._header.fortran:
+            mapped = self._map()
+            for start in range(0, len(mapped), rows):
+                yield np.array(to_table(mapped[start : start + rows], self.dtype))
+            return
+        with open(self.path, "rb") as file:  # a map would grow the process by the whole file
+            file.seek(self._header.offset)
+            try:
+                yield from _read_chunks(file, self._header, rows, self.dtype)
+            except EOFError:
+                raise ValueError(f"{self.path}: the file became shorter while it was read; start again") from None
 
     def read(self, mmap: bool = False) -> np.ndarray:
         mapped = self._map()
@@ -114,23 +135,19 @@ class NpzMember(Source):
 
     def chunks(self, rows: int) -> Iterator[np.ndarray]:
         header, what = self._header, f"{self.path} ({self._name})"
-        whole = header.fortran  # column by column: the first row is complete only at the end
-        step = self.rows or 0 if whole else rows
-        row_bytes = self.dim * header.dtype.itemsize
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(f"{self._name}.npy") as file:
                 file.read(header.offset)
-                for start in range(0, self.rows or 0, step):
-                    count = min(step, (self.rows or 0) - start)
-                    data = file.read(count * row_bytes)
-                    if len(data) < count * row_bytes:
-                        raise EOFError("cut short")
-                    if start + count == self.rows:
-                        file.read()  # to the end, where the checksum is compared
-                    flat = np.frombuffer(data, header.dtype)
-                    block = flat.reshape((count, self.dim), order="F" if whole else "C")
-                    for first in range(0, count, rows):
-                        yield np.array(to_table(block[first : first + rows], self.dtype))
+                if not header.fortran:
+                    yield from _read_chunks(file, header, rows, self.dtype)
+                    return
+                # column by column: the first row is complete only at the end
+                data = file.read()
+                if len(data) < header.n_bytes:
+                    raise EOFError("cut short")
+                whole = np.frombuffer(data, header.dtype, math.prod(header.shape)).reshape(header.shape, order="F")
+                for start in range(0, len(whole), rows):
+                    yield np.array(to_table(whole[start : start + rows], self.dtype))
         except _ZIP_ERRORS as error:
             raise _damaged(what, error) from None
 

@@ -45,7 +45,7 @@ class Autoregressive(Layer):
         activation: str = "elu",
         order: str | Sequence[int] = "natural",
         channels: int | None = None,
-        bound: float | None = 100.0,
+        bound: float | None = 10.0,
     ) -> None:
         super().__init__(dim, context_dim)
         hidden = [int(h) for h in hidden]

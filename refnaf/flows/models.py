@@ -30,7 +30,7 @@ def _stack(
     permutation: str = "reversed",
     seed: int = 0,
     channels: int | None = None,
-    bound: float | None = 100.0,
+    bound: float | None = 10.0,
     **transformer_options: Any,
 ) -> list[Layer]:
     if flows < 1:

@@ -101,16 +101,15 @@ class DDSF(Transformer):
 
     def shared_shapes(self) -> list[tuple[int, ...]]:
         sizes = ddsf.layer_sizes(self.units, self.layers)
-        return [shape for n, d, out in sizes for shape in (((d, n),) if n > 1 else ()) + ((out, d),)]
+        return [shape for k, (n, d, out) in enumerate(sizes) for shape in ([(d, n)] if k else []) + [(out, d)]]
 
     def initial_shared(self, rng: np.random.Generator) -> list[np.ndarray]:
         return [rng.normal(scale=0.5, size=shape) for shape in self.shared_shapes()]
 
     def initial(self, dim: int, rng: np.random.Generator) -> np.ndarray:
         theta = np.zeros((dim, self.count))
-        for a, b, _, _ in ddsf.split(np.arange(self.count), self.units, self.layers):
+        for _, b, _, _ in ddsf.split(np.arange(self.count), self.units, self.layers):
             theta[:, b] = _offsets(dim, self.units, rng)
-            del a
         return theta
 
 

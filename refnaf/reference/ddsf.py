@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from refnaf.reference._numpy import np, value
-from refnaf.reference.stable import log_sigmoid, log_softmax, logsumexp, slopes
+from refnaf.reference.dsf import logit_of_mixture
+from refnaf.reference.stable import log_softmax, logsumexp, slopes
 
 
 def layer_sizes(d: int, layers: int) -> list[tuple[int, int, int]]:
@@ -23,18 +24,18 @@ def layer_sizes(d: int, layers: int) -> list[tuple[int, int, int]]:
 
 
 def parameter_count(d: int, layers: int) -> int:
-    """Pseudo-parameters a dimension: 3 d a layer, and ``in`` for the u of each layer but the first."""
-    return sum(3 * d + (n if n > 1 else 0) for n, _, _ in layer_sizes(d, layers))
+    """Pseudo-parameters a dimension: 3 d a layer, and d for the u of each layer but the first."""
+    return layers * 3 * d + (layers - 1) * d
 
 
 def split(theta: Any, d: int, layers: int) -> list[tuple[Any, Any, Any, Any]]:
     """Raw pseudo-parameters ``(P, ...)`` as ``(a, b, w, u or None)`` for each layer."""
     parts, start = [], 0
-    for n, _, _ in layer_sizes(d, layers):
+    for index in range(layers):
         a, b, w = (theta[start + k * d : start + (k + 1) * d] for k in range(3))
         start += 3 * d
-        u = theta[start : start + n] if n > 1 else None
-        start += n if n > 1 else 0
+        u = theta[start : start + d] if index else None
+        start += d if index else 0
         parts.append((a, b, w, u))
     return parts
 
@@ -56,11 +57,7 @@ def layer(h: Any, log_tangent: Any, a: Any, b: Any, log_w: Any, log_u: Any) -> t
     else:
         v = np.sum(np.exp(log_u) * h, axis=1)
         log_dv = logsumexp(log_u + log_tangent, axis=1)
-    p = a * v + b
-    above, below = log_sigmoid(p), log_sigmoid(-p)
-    s_plus, s_minus = logsumexp(log_w + above, axis=1), logsumexp(log_w + below, axis=1)
-    link = logsumexp(log_w + (above + below + np.log(a) + log_dv), axis=1)
-    return s_plus - s_minus, link - s_plus - s_minus
+    return logit_of_mixture(a * v + b, np.log(a) + log_dv, log_w)
 
 
 def pairs(matrices: Sequence[Any]) -> list[tuple[Any, Any]]:

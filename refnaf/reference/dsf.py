@@ -10,21 +10,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from refnaf.reference._numpy import np
-from refnaf.reference.stable import log_sigmoid, log_softmax, logsumexp, slopes
+import numpy
+
+from refnaf.reference._numpy import np, value
+from refnaf.reference.stable import log_softmax, logsumexp, slopes, softplus
+
+
+def logit_of_mixture(p: Any, log_dp: Any, log_w: Any) -> tuple[Any, Any]:
+    """``y = log S+ - log S-`` and the logarithm of its derivative, in the log domain.
+
+    ``p`` and ``log dp/dx`` are ``(d, ...)``; ``log_w`` is ``(d, ...)``, or ``(out, d, ...)`` for several mixtures of the same
+    sigmoids. Returns two arrays ``(...)`` or ``(out, ...)``:
+
+        dy/dx = sum_j w_j p_j' s(p_j) s(-p_j) / (S+ S-)
+
+    Where all p have one sign, their smallest magnitude is taken out of the logarithms first: far out these are huge, and
+    their difference is not.
+    """
+    axis = value(log_w).ndim - value(p).ndim
+    above_zero = numpy.maximum(numpy.min(value(p), axis=0), 0)
+    below_zero = numpy.maximum(numpy.min(-value(p), axis=0), 0)
+    log_plus, log_minus = -softplus(-p, below_zero), -softplus(p, above_zero)
+    s_plus, s_minus = logsumexp(log_w + log_plus, axis), logsumexp(log_w + log_minus, axis)
+    link = logsumexp(log_w + (log_plus + log_minus + log_dp), axis)
+    return s_plus - s_minus + (above_zero - below_zero), link - s_plus - s_minus
 
 
 def sigmoid_mixture(x: Any, a: Any, b: Any, log_w: Any) -> tuple[Any, Any]:
-    """Equation 28 and its log-derivative, in the log domain.
+    """Equation 28 and its log-derivative.
 
-    ``x`` is ``(...)``; ``a > 0``, ``b`` and ``log_w`` are ``(d, ...)``. Returns ``y`` and ``log dy/dx``, both ``(...)``:
-
-        dy/dx = sum_j w_j a_j s(p_j) s(-p_j) / (S+ S-)
+    ``x`` is ``(...)``; ``a > 0``, ``b`` and ``log_w`` are ``(d, ...)``. Returns ``y`` and ``log dy/dx``, both ``(...)``.
     """
-    p = a * x + b
-    above, below = log_sigmoid(p), log_sigmoid(-p)
-    s_plus, s_minus = logsumexp(log_w + above), logsumexp(log_w + below)
-    return s_plus - s_minus, logsumexp(log_w + np.log(a) + above + below) - s_plus - s_minus
+    return logit_of_mixture(a * x + b, np.log(a), log_w)
 
 
 def constrain(theta: Any) -> tuple[Any, Any, Any]:

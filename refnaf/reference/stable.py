@@ -12,11 +12,11 @@ import numpy
 from refnaf.reference._numpy import np, value
 
 
-def softplus(x: Any) -> Any:
-    """``log(1 + exp(x))``, as ``max(x, 0) + log1p(exp(-|x|))``: exact for any finite x."""
+def softplus(x: Any, less: Any = 0) -> Any:
+    """``log(1 + exp(x)) - less``, as ``max(x, 0) - less + log1p(exp(-|x|))``: exact for any finite x."""
     positive = value(x) > 0
     magnitude = x * numpy.where(positive, 1, -1).astype(value(x).dtype)
-    return x * positive.astype(value(x).dtype) + np.log1p(np.exp(-magnitude))
+    return x * positive.astype(value(x).dtype) - less + np.log1p(np.exp(-magnitude))
 
 
 def inverse_softplus(y: Any) -> Any:

@@ -1,0 +1,77 @@
+"""Progress of a fit: a bar with time left and the validation score on a terminal, elsewhere one line an epoch."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from refnaf_cli.report import duration, note, number
+
+_BAR = 20
+_REFRESH = 0.1  # seconds between two drawings of the bar
+
+
+class Progress:
+    """A callable for ``refnaf.fit(progress=...)``. With ``quiet`` it shows messages (such as of steps undone) alone."""
+
+    def __init__(self, terminal: bool | None = None, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.terminal = sys.stderr.isatty() if terminal is None else terminal
+        self._epoch: Mapping[str, Any] = {}
+        self._told = 0.0  # when the last evaluation was
+        self._done = 0.0
+        self._drawn = 0  # characters standing on the current line
+        self._last = -_REFRESH
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if event["kind"] == "message":
+            self.clear()
+            note(event["text"])
+        elif self.quiet:
+            return
+        elif event["kind"] == "epoch":
+            self._epoch, self._told = event, now
+            if self.terminal:
+                self._draw(now)
+            else:
+                left = event.get("seconds_left")
+                click.echo("  ".join([*_scores(event), duration(event["seconds"]), *_left(left)]), err=True)
+        elif event["kind"] == "step" and self.terminal:
+            self._done = event["step"] / max(1, event["steps"])
+            if now - self._last >= _REFRESH:
+                self._draw(now)
+
+    def _draw(self, now: float) -> None:
+        self._last = now
+        full = int(_BAR * self._done)
+        left = self._epoch.get("seconds_left")
+        parts = [f"{self._done:4.0%} [{'#' * full}{'.' * (_BAR - full)}]", *_scores(self._epoch),
+                 *_left(None if left is None else max(0.0, left - (now - self._told)))]
+        text = "  ".join(parts)[: shutil.get_terminal_size().columns - 1]
+        click.echo("\r" + text.ljust(self._drawn), err=True, nl=False)
+        self._drawn = len(text)
+
+    def clear(self) -> None:
+        """Takes the bar off the line."""
+        if self._drawn:
+            click.echo("\r" + " " * self._drawn + "\r", err=True, nl=False)
+            self._drawn = 0
+
+
+def _scores(event: Mapping[str, Any]) -> list[str]:
+    if not event:
+        return []
+    epochs = event.get("epochs")
+    shown = [f"epoch {event['epoch']:g}" + (f"/{epochs:g}" if epochs else "")]
+    return shown + [f"{name} {number(event[name])}" for name in ("train", "validation", "best")
+                    if event.get(name) is not None]
+
+
+def _left(seconds: float | None) -> list[str]:
+    return [] if seconds is None else [f"{duration(seconds)} left"]

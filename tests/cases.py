@@ -1,0 +1,70 @@
+"""One table of named cases: every model, in the shapes where things go wrong. Each property is tested on all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+import refnaf
+from refnaf.flows import Flow
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    model: str
+    dim: int
+    context_dim: int = 0
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        extra = "".join(f"-{k}={v}" for k, v in self.options if k not in ("flows", "hidden"))
+        return f"{self.model}-D{self.dim}" + (f"-C{self.context_dim}" if self.context_dim else "") + extra
+
+
+def _case(model: str, dim: int, context_dim: int = 0, **options: Any) -> Case:
+    small = {} if model == "gaussian" else {"flows": 1 if model == "made" else 2, "hidden": (9, 7)}
+    if model.endswith("dsf"):
+        small["units"] = 5
+    return Case(model, dim, context_dim, tuple({**small, **options}.items()))
+
+
+_SHAPES = [(1, 0), (2, 0), (4, 0), (1, 2), (3, 2)]
+_ALL = [_case(model, dim, context) for model in refnaf.models() for dim, context in _SHAPES]
+_ALL += [
+    _case("maf", 3, form="softplus"),
+    _case("maf", 3, form="gated"),
+    _case("iaf", 3, form="exp"),
+    _case("maf", 3, activation="relu"),
+    _case("maf-dsf", 3, activation="tanh"),
+    _case("maf-dsf", 3, channels=4),
+    _case("maf-ddsf", 3, 2, channels=4),
+    _case("maf-ddsf", 3, layers=1),
+    _case("maf-ddsf", 3, layers=3, units=1),
+    _case("maf-ddsf", 4, permutation="random"),
+    _case("maf-ddsf", 3, permutation="none"),
+    _case("maf-dsf", 3, hidden=()),
+    _case("maf-dsf", 3, bound=None),
+]
+
+#: Every case, by name.
+CASES: dict[str, Case] = {case.name: case for case in _ALL}
+
+
+def make(case: Case, dtype: str = "float64", spread: float = 0.3, seed: int = 1) -> Flow:
+    """The case's flow away from the identity: parameters moved by normals of that spread, a standardisation set."""
+    flow = refnaf.build(case.model, case.dim, case.context_dim, seed=seed, dtype=dtype, **dict(case.options))
+    rng = np.random.default_rng(seed)
+    flow = flow.replace({k: v + spread * rng.normal(size=v.shape) for k, v in flow.params.items()})
+    for name, array in flow.layers[0].buffers.items():
+        array[...] = rng.uniform(0.5, 2, array.shape) if "scale" in name else rng.normal(size=array.shape)
+    return flow
+
+
+def rows(case: Case, n: int, seed: int = 2, scale: float = 2.0) -> tuple[np.ndarray, np.ndarray | None]:
+    """Data ``(n, D)`` and a context ``(n, C)`` or None."""
+    rng = np.random.default_rng(seed)
+    x = scale * rng.normal(size=(n, case.dim))
+    return x, rng.normal(size=(n, case.context_dim)) if case.context_dim else None
