@@ -13,6 +13,7 @@ import numpy as np
 import refnaf
 from refnaf.objective import mean_and_error
 from refnaf.tables import check_pair
+from refnaf.training import SCORED_ROWS
 from refnaf_cli.files import check_fits, read_data
 from refnaf_cli.progress import Progress
 from refnaf_cli.report import SCORE_NAMES, columns, duration, nats, note, warnings_in_one_line
@@ -20,7 +21,7 @@ from refnaf_cli.report import SCORE_NAMES, columns, duration, nats, note, warnin
 if TYPE_CHECKING:
     from refnaf import Flow
 
-SCORED_ROWS = 100_000  # at most so many training rows are scored by refnaf.fit
+
 _OWN_OPTIONS = {"epochs", "max_time", "patience", "batch_size", "learning_rate", "weight_decay", "seed", "dtype",
                 "threads", "resume", "validation", "context", "drop_nonfinite", "model"}
 

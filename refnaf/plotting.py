@@ -1,7 +1,7 @@
 """Pictures of a fitted flow: the density or a pair grid of data against samples, the training curve, the calibration.
 
 matplotlib is imported when a picture is drawn, not before; neither a display nor pyplot is needed, and no setting of
-matplotlib's is changed or obeyed. One colour means one thing in every panel: orange the data, blue the model.
+matplotlib's is changed or obeyed. Orange are data and blue is the model, wherever rows or densities are drawn.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ def plot_flow(flow: Flow, x: Array | None, path: str | os.PathLike[str], context
 
 def robust_limits(column: Array) -> tuple[float, float]:
     """Limits that show the column's range, less the far end of heavy tails; never empty, always finite."""
+    column = np.clip(column, -1e300, 1e300)  # so that no difference overflows
     low, high = float(column.min()), float(column.max())
     q01, q05, q10, q90, q95, q99 = (float(q) for q in np.quantile(column, [0.01, 0.05, 0.1, 0.9, 0.95, 0.99]))
     if q10 < q90 and q99 - q01 > 6.0 * (q90 - q10):  # heavier tails than Student's t with 2 degrees of freedom
@@ -109,7 +110,7 @@ def robust_limits(column: Array) -> tuple[float, float]:
     elif q01 < q99:
         low, high = max(low, q01 - 0.5 * (q99 - q01)), min(high, q99 + 0.5 * (q99 - q01))
     size = max(abs(low), abs(high))
-    if high - low <= 1e-9 * size or high == low:  # a constant column, or one that floats can hardly tell from it
+    if high - low <= max(1e-12 * size, 1e-290):  # a constant column, or one that floats can hardly tell from it
         pad = max(0.5, 0.05 * size)
     else:
         pad = 0.04 * (high - low)
@@ -236,7 +237,7 @@ def _ticks(axis: Axis, limits: tuple[float, float], count: int) -> None:
 
     digits = 2 + max(0, math.ceil(math.log10(max(map(abs, limits)) / (limits[1] - limits[0]))))
     axis.set_major_locator(MaxNLocator(count))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{max(digits, 4)}g}".replace("e+", "e")))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.{max(digits, 5)}g}".replace("e+", "e")))
 
 
 def _scatter(axes: Axes, x: Array, y: Array, xlim: tuple[float, float], ylim: tuple[float, float], colour: str,
@@ -254,7 +255,7 @@ def _histogram(axes: Axes, values: Array, limits: tuple[float, float], colour: s
     """A histogram with area 1, counting what is outside the limits; returns its highest bar."""
     n = len(values)
     bins = int(min(50, max(8, 2 * n ** (1 / 2.5))))
-    counts, edges = np.histogram(values[_within(values, limits)], bins=bins, range=limits)
+    counts, edges = np.histogram(values, bins=bins, range=limits)
     heights = counts / n / np.diff(edges)
     axes.stairs(heights, edges, color=colour, fill=filled, alpha=0.45 if filled else 1.0, linewidth=1.3, label=label)
     return float(heights.max())
@@ -271,8 +272,8 @@ def _average_density(flow: Flow, points: Array, context: Array | None, most: int
 
 def _draw_line(axes: Axes, flow: Flow, scene: Scene) -> None:
     limits = scene.limits[0]
-    points = np.linspace(*limits, 600)
-    log_density, words = _average_density(flow, points[:, None], scene.context, 64)
+    points = np.linspace(*limits, 500)
+    log_density, words = _average_density(flow, points[:, None], scene.context, 32)
     with np.errstate(over="ignore"):
         density = np.exp(log_density)
     if scene.x is not None:
@@ -282,7 +283,7 @@ def _draw_line(axes: Axes, flow: Flow, scene: Scene) -> None:
     axes.plot(points, density, color=MODEL, linewidth=1.8, label=f"model density{words}")
     axes.set_xlim(limits)
     # A spike of the density on repeated values would flatten everything else.
-    axes.set_ylim(0, 1.08 * max(highest, float(np.quantile(density[np.isfinite(density)], 0.98))))
+    axes.set_ylim(0, 1.08 * max(highest, float(np.quantile(np.nan_to_num(density, posinf=0.0), 0.98))) or 1.0)
     _ticks(axes.xaxis, limits, 7)
     _style(axes, "density", scene.names[0], "density (1 / unit of x)")
     axes.legend(fontsize=8, frameon=False)
@@ -292,11 +293,11 @@ def _draw_map(axes: Axes, bar: Axes, flow: Flow, scene: Scene) -> None:
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    side = 140 if scene.context is None else 90
+    side = 140 if scene.context is None else 70
     xlim, ylim = scene.limits
     centres = [low + (high - low) * (np.arange(side) + 0.5) / side for low, high in (xlim, ylim)]
     points = np.stack([grid.ravel() for grid in np.meshgrid(*centres)], axis=1)
-    log_density, words = _average_density(flow, points, scene.context, 24)
+    log_density, words = _average_density(flow, points, scene.context, 16)
     top = float(log_density[np.isfinite(log_density)].max(initial=-np.inf))
     top = top if math.isfinite(top) else 0.0
     lowest = max(top - SHOWN_DEPTH, min(top - 1.0, float(np.nan_to_num(log_density, nan=-np.inf).min())))
@@ -385,10 +386,10 @@ def _draw_history(axes: Axes, flow: Flow) -> None:
     index = int(at[0]) if at.size else int(np.nanargmax(scored))
     axes.axvline(epochs[index], color=LINES[2], linewidth=1, linestyle="--")
     axes.plot(epochs[index], scored[index], color=LINES[2], marker="*", markersize=11, linestyle="none",
-              label=f"best epoch: {epochs[index]:g} ({scored[index]:.3f} nats)")
+              label=f"best epoch: {round(epochs[index], 1):g} ({scored[index]:.3f} nats)")
     pad = 0.06 * (top - bottom) or max(0.5, 0.01 * abs(top))
     axes.set_ylim(bottom - pad, top + pad)
-    axes.legend(fontsize=8, framealpha=0.9, edgecolor="white", loc="lower right")
+    axes.legend(fontsize=8, framealpha=1, edgecolor="white", loc="lower right")
 
 
 def _draw_calibration(axes: Axes, uniform: Array | None, names: list[str]) -> None:

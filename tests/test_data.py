@@ -84,7 +84,7 @@ def test_power_follows_the_published_order(tmp_path):
     """Shuffling an index takes the draws that shuffling the rows takes, so the noise lands on the same rows."""
     rows = np.arange(60.0).reshape(20, 3)
     index = np.arange(20)
-    whole, indexed = np.random.RandomState(42), np.random.RandomState(42)  # noqa: NPY002
+    whole, indexed = np.random.RandomState(42), np.random.RandomState(42)
     whole.shuffle(rows)
     indexed.shuffle(index)
     np.testing.assert_array_equal(rows[:, 0], 3 * index)

@@ -29,7 +29,7 @@ class Adam:
         self.flat = flat
         self.first, self.second = np.zeros_like(flat), np.zeros_like(flat)
         self.largest = np.zeros_like(flat) if amsgrad else np.zeros(0, flat.dtype)
-        self.average = np.zeros_like(flat)
+        self.average = flat.copy()
         self.betas, self.eps, self.clip, self.decay, self.averaging = betas, eps, clip, decay, averaging
         self.decayed = decayed
         self.steps = 0

@@ -10,8 +10,11 @@ import numpy as np
 
 from refnaf.errors import DataWarning
 
-#: Fewest training rows a fit accepts, and the fewest for each column.
+#: Fewest training rows a fit accepts.
 FEWEST_ROWS = 10
+
+#: At most so many training rows are scored at the end of a fit.
+SCORED_ROWS = 100_000
 
 
 def split_rows(

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from refnaf.errors import FitError
 from refnaf.flows.flow import Flow
 from refnaf.objective import NegativeLogLikelihood
 from refnaf.training.adam import Adam
@@ -69,7 +68,7 @@ class Plan:
             batch_size=batch,
             every=every,
             patience=given["patience"] or 30,
-            learning_rate=given["learning_rate"] or 3e-3,
+            learning_rate=given["learning_rate"] or 2e-2,
             weight_decay=1e-4 if given["weight_decay"] is None else given["weight_decay"],
             amsgrad=given["amsgrad"],
             clip=given["clip"],
@@ -180,6 +179,9 @@ class _Run:
             self._restore()
         began, stopped = time.monotonic(), "all steps taken"
         state, plan = self.state, self.plan
+        if state["step"] == 0:
+            # the untrained flow is the first to beat
+            self._consider(self._validation_score())
         first = state["step"]
         while state["step"] < plan.steps:
             if not self._step():
@@ -201,15 +203,16 @@ class _Run:
                 if self.validation is not None and state["since_best"] >= plan.patience:
                     stopped = f"no improvement in {plan.patience} evaluations"
                     break
-        if state["best_score"] is None:
-            raise FitError(
-                "training failed: no evaluation gave a finite score; lower the learning rate, or look at the data's scale"
-            )
+        failed = state["best_step"] == 0
+        if failed:
+            stopped = f"nothing was better than the untrained model ({stopped}); lower the learning rate"
+            self.tell({"kind": "message", "text": stopped})
         params = self.loss.views(self.best)
         record = {
             "epochs": round(state["step"] / self.batches.per_epoch, 3),
             "best_epoch": round(state["best_step"] / self.batches.per_epoch, 3),
             "stopped": stopped,
+            "failed": failed or state["failures"] >= FAILURES,
             "undone_steps": state["undone"],
             **plan.identity(),
         }
@@ -221,7 +224,9 @@ class _Run:
         while True:
             x, context = self.batches(state["step"])
             loss, grad = self.loss(self.adam.flat, x, context)
-            if math.isfinite(loss) and math.isfinite(float(np.dot(grad, grad))):
+            with np.errstate(over="ignore", invalid="ignore"):
+                fine = math.isfinite(loss) and math.isfinite(float(np.dot(grad, grad)))
+            if fine:
                 break
             # the numbers that gave this loss came from the step before: take that one back too
             self.adam.undo()
@@ -239,24 +244,32 @@ class _Run:
         self.adam.step(grad, self.plan.rate(state["step"]) * state["slowed"])
         return True
 
-    def _evaluate(self, seconds: float, speed: float) -> None:
-        state, plan = self.state, self.plan
-        train = -state["loss_sum"] / max(state["loss_count"], 1)
-        state["loss_sum"], state["loss_count"] = 0.0, 0
-        score, validation = train, None
-        if self.validation is not None:
-            averaged = self.flow.replace(self.loss.views(self.adam.average))
-            with np.errstate(all="ignore"):
-                validation = float(np.mean(averaged.log_prob(self.validation.x, self.validation.context)))
-            score = validation
-        better = math.isfinite(score) and (
-            self.validation is None or state["best_score"] is None or score > state["best_score"]
-        )
-        if better:
+    def _validation_score(self) -> float | None:
+        """Mean nats of the validation rows under the averaged parameters."""
+        if self.validation is None:
+            return None
+        averaged = self.flow.replace(self.loss.views(self.adam.average))
+        with np.errstate(all="ignore"):
+            return float(np.mean(averaged.log_prob(self.validation.x, self.validation.context)))
+
+    def _consider(self, score: float | None) -> None:
+        """Keep the averaged parameters if they are the best so far, or the latest where nothing is held out."""
+        state = self.state
+        if score is None:
+            return
+        best = state["best_score"]
+        if math.isfinite(score) and (self.validation is None or best is None or score > best):
             np.copyto(self.best, self.adam.average)
             state["best_score"], state["best_step"], state["since_best"] = score, state["step"], 0
         else:
             state["since_best"] += 1
+
+    def _evaluate(self, seconds: float, speed: float) -> None:
+        state, plan = self.state, self.plan
+        train = -state["loss_sum"] / max(state["loss_count"], 1)
+        state["loss_sum"], state["loss_count"] = 0.0, 0
+        validation = self._validation_score()
+        self._consider(train if validation is None else validation)
         epoch = round(state["step"] / self.batches.per_epoch, 3)
         rate = plan.rate(state["step"]) * state["slowed"]
         self.history.append({"epoch": epoch, "train": train, "validation": validation, "learning_rate": rate})

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-import refnaf
+from refnaf import __version__
 from refnaf.errors import DataWarning
 from refnaf.flows import build
 from refnaf.flows.flow import Flow
 from refnaf.objective import mean_and_error
 from refnaf.training.data import (
     FEWEST_ROWS,
+    SCORED_ROWS,
     as_rows,
     fingerprint,
     location_and_scale,
@@ -68,6 +69,8 @@ def fit(
     Returns a Flow with its ``history`` and ``provenance``. Raises ValueError for data or options that cannot be used,
     and FitError where training failed before it had anything to return.
     """
+    from threadpoolctl import threadpool_limits
+
     rows, kept = as_rows(x, "x", drop_nonfinite)
     conditions = _context_rows(context, kept, "the context", drop_nonfinite)
     if conditions is not None and not (fine := np.isfinite(conditions).all(axis=1)).all():
@@ -85,8 +88,8 @@ def fit(
         flow = fit_gaussian(flow, training.x, training.context).astype(dtype)
         record: dict[str, Any] = {"stopped": "closed form", "epochs": 0}
     else:
-        warn_if_discrete(training.x)
         flow = _standardised(build(model, dim, context_dim, seed=seed, dtype=dtype, **options), training)
+        warn_if_discrete(training.x)
         plan = Plan.choose(
             len(training.x),
             dim,
@@ -111,9 +114,11 @@ def fit(
         flow, record = train(
             flow, training, held_out, plan, run, threads=threads, checkpoint=checkpoint, resume=resume, progress=progress
         )
-    scores = {"train": mean_and_error(flow.log_prob(training.x[:100_000], _head(training.context)))}
-    if held_out is not None:
-        scores["validation"] = mean_and_error(flow.log_prob(held_out.x, held_out.context))
+    with threadpool_limits(1, "blas"):
+        head = None if training.context is None else training.context[:SCORED_ROWS]
+        scores = {"train": mean_and_error(flow.log_prob(training.x[:SCORED_ROWS], head))}
+        if held_out is not None:
+            scores["validation"] = mean_and_error(flow.log_prob(held_out.x, held_out.context))
     flow.provenance = {
         "data": {"rows": len(rows), "columns": dim, "sha256": fingerprint(rows)},
         "context": None if conditions is None else {"columns": context_dim, "sha256": fingerprint(conditions)},
@@ -121,16 +126,12 @@ def fit(
         "training": {"rows": len(training.x), "validation_rows": 0 if held_out is None else len(held_out.x), **record},
         "scores": {name: list(pair) for name, pair in scores.items()},
         "versions": {
-            "refnaf": refnaf.__version__,
+            "refnaf": __version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
     }
     return flow
-
-
-def _head(context: np.ndarray | None) -> np.ndarray | None:
-    return None if context is None else context[:100_000]
 
 
 def _context_rows(context: Any, kept: np.ndarray, what: str, drop_nonfinite: bool) -> np.ndarray | None:

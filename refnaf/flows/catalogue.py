@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from refnaf.flows.fixed import Permutation, Standardise, Triangular
 from refnaf.flows.flow import Flow
 from refnaf.flows.inverse import Inverse
 from refnaf.flows.layer import Layer
+from refnaf.flows.transformers import TRANSFORMERS
 
 
 def _gaussian(dim: int, context_dim: int) -> list[Layer]:
@@ -33,8 +35,6 @@ def _stack(
     bound: float | None = 10.0,
     **transformer_options: Any,
 ) -> list[Layer]:
-    if flows < 1:
-        raise ValueError(f"a flow needs at least one layer, got flows={flows}")
     if permutation not in ("reversed", "random", "none"):
         raise ValueError(f"permutation must be 'reversed', 'random' or 'none', not {permutation!r}")
     rng = np.random.default_rng(seed)
@@ -75,6 +75,42 @@ _MODELS: dict[str, Callable[..., list[Layer]]] = {
 }
 
 
+def _options(model: str) -> list[str]:
+    """Names of the options a model takes."""
+    if model == "gaussian":
+        return []
+    transformer = TRANSFORMERS[_TRANSFORMER_OF.get(model, "affine")]
+    return [
+        name
+        for function in (_stack, transformer.__init__)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in ("self", "transformer", "direction", "dim", "context_dim", "seed")
+        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+
+
+_TRANSFORMER_OF = {"maf-dsf": "dsf", "iaf-dsf": "dsf", "maf-ddsf": "ddsf", "iaf-ddsf": "ddsf"}
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the right types, or one clear ValueError."""
+    checked = dict(options)
+    for name in ("flows", "units", "layers", "channels"):
+        number = options.get(name)
+        if number is not None and (not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 1):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
+    if "hidden" in options:
+        hidden = options["hidden"]
+        widths = [hidden] if isinstance(hidden, (int, np.integer)) else hidden
+        if isinstance(widths, str) or not all(isinstance(h, (int, np.integer)) and h > 0 for h in widths):
+            raise ValueError(f"hidden must be positive widths such as (64, 64), got {hidden!r}")
+        checked["hidden"] = [int(h) for h in widths]
+    bound = options.get("bound")
+    if bound is not None and (not isinstance(bound, (int, float)) or not bound > 0):
+        raise ValueError(f"bound must be a positive number or None, got {bound!r}")
+    return checked
+
+
 def models() -> tuple[str, ...]:
     """Names of the models that :func:`build` and ``fit`` know."""
     return tuple(_MODELS)
@@ -99,12 +135,13 @@ def build(
         raise ValueError(f"a model needs at least one column and no negative context, got {dim} and {context_dim}")
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be float32 or float64, not {dtype}")
+    known = _options(model)
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ValueError(f"model {model} has no option {unknown[0]!r}; it takes {', '.join(known) or 'none'}")
     if model != "gaussian":
-        options.setdefault("seed", seed)
-    try:
-        body = _MODELS[model](dim, context_dim, **options)
-    except TypeError as error:
-        raise ValueError(f"model {model} does not take these options: {error}") from None
+        options = _checked({"seed": seed, **options})
+    body = _MODELS[model](dim, context_dim, **options)
     layers: list[Layer] = [Standardise(dim, context_dim, dtype=np.dtype(dtype).name), *body]
     rng = np.random.default_rng(seed)
     params = {f"{k}.{name}": a for k, layer in enumerate(layers) for name, a in layer.initial(rng).items()}
