@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mixtures import Array, Mixture, fit_mixture, mean_se
 
 import refnaf
+from mixtures import Array, Mixture, fit_mixture, mean_se
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 MODELS = ("gaussian", "maf", "maf-dsf", "maf-ddsf")

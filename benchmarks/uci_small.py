@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from mixtures import Array, best_mixture, fit_mixtures, mean_se
 
 import refnaf
+from mixtures import Array, best_mixture, fit_mixtures, mean_se
 
 SETS = ("wine_red", "cal_housing", "banknote", "airfoil", "wdbc")
 

@@ -22,7 +22,7 @@ _HOMES = {
     "FileFormatError": "refnaf.persistence",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from refnaf.errors import DataWarning as DataWarning
