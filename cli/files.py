@@ -21,8 +21,10 @@ def check_output(path: str | Path, suffixes: Sequence[str], inputs: Sequence[str
 
     path = Path(path)
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{path}: expected an output file named {' or '.join(suffixes)}, got "
-                               f"{path.suffix or 'no suffix'}; change the name")
+        raise ValueError(
+            f"{path}: expected an output file named {' or '.join(suffixes)}, got "
+            f"{path.suffix or 'no suffix'}; change the name"
+        )
     for other in inputs:
         if other is not None and path.exists() and Path(other).exists() and path.samefile(other):
             raise ValueError(f"{path}: the output would replace the input; choose another name with --out")
@@ -61,21 +63,29 @@ def open_data(path: str, key: str | None, context: str | None, context_key: str 
     return source
 
 
-def check_fits(path: str | Path, columns: int, context: int | None, dim: int, context_dim: int,
-               of: str = "model") -> None:
+def check_fits(
+    path: str | Path, columns: int, context: int | None, dim: int, context_dim: int, of: str = "model"
+) -> None:
     """Raises UsageError unless a table has the columns and the context that the ``of`` has."""
     if columns != dim:
-        raise ValueError(f"{path}: expected {dim} columns as in the {of}, got {columns}; give a table with the "
-                               f"same columns")
+        raise ValueError(
+            f"{path}: expected {dim} columns as in the {of}, got {columns}; give a table with the same columns"
+        )
     if context_dim and context is None:
-        raise ValueError(f"{path}: expected a context of {context_dim} columns as in the {of}, got none; give one "
-                               f"with --context, or a .npz holding x and c")
+        raise ValueError(
+            f"{path}: expected a context of {context_dim} columns as in the {of}, got none; give one "
+            f"with --context, or a .npz holding x and c"
+        )
     if not context_dim and context is not None:
-        raise ValueError(f"{path}: expected no context as the {of} has none, got {context} columns of it; leave "
-                               f"--context out, or read the data alone with --key x")
+        raise ValueError(
+            f"{path}: expected no context as the {of} has none, got {context} columns of it; leave "
+            f"--context out, or read the data alone with --key x"
+        )
     if context is not None and context != context_dim:
-        raise ValueError(f"{path}: expected a context of {context_dim} columns as in the {of}, got {context}; "
-                               f"give a context with the same columns")
+        raise ValueError(
+            f"{path}: expected a context of {context_dim} columns as in the {of}, got {context}; "
+            f"give a context with the same columns"
+        )
 
 
 def paired_chunks(source: Source, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
@@ -95,5 +105,7 @@ def paired_chunks(source: Source, rows: int) -> Iterator[tuple[np.ndarray, np.nd
     else:
         if next(contexts, None) is None:
             return
-    raise ValueError(f"{source.context.path}: expected one context row for each row of {source.path}, got more or "
-                           f"fewer from row {total:,} on; the two must be in the same order and of the same length")
+    raise ValueError(
+        f"{source.context.path}: expected one context row for each row of {source.path}, got more or "
+        f"fewer from row {total:,} on; the two must be in the same order and of the same length"
+    )

@@ -33,14 +33,29 @@ class ModelName(click.ParamType):
 @click.command(epilog="Example: refnaf fit data/power.npy --max-time 10m --plot power.png --option hidden=128,128")
 @click.argument("data", metavar="DATA")
 @click.option("--model", type=ModelName(), default="maf-ddsf", show_default=True, help="Which flow.")
-@click.option("--option", "options", type=ModelOption(), multiple=True,
-              help="An option of the model, such as hidden=64,64 or flows=5; may be repeated.")
+@click.option(
+    "--option",
+    "options",
+    type=ModelOption(),
+    multiple=True,
+    help="An option of the model, such as hidden=64,64 or flows=5; may be repeated.",
+)
 @click.option("--out", metavar="FILE", help="The model file [default: DATA's name with .safetensors, here].")
 @click.option("--plot", metavar="PNG", help="Also draw the fitted flow beside held-out rows (needs matplotlib).")
-@click.option("--validation", type=Part(), default="0.1", show_default=True,
-              help="Part of the rows, or a file, to stop training by; 0 for none.")
-@click.option("--test", type=Part(), default="0.1", show_default=True,
-              help="Part of the rows, or a file, that training never sees; 0 for none.")
+@click.option(
+    "--validation",
+    type=Part(),
+    default="0.1",
+    show_default=True,
+    help="Part of the rows, or a file, to stop training by; 0 for none.",
+)
+@click.option(
+    "--test",
+    type=Part(),
+    default="0.1",
+    show_default=True,
+    help="Part of the rows, or a file, that training never sees; 0 for none.",
+)
 @click.option("--epochs", type=Positive(), help="At most so many passes over the training rows.")
 @click.option("--max-time", type=Duration(), help="At most so long: 90 (seconds), 90s, 10m, 2h.")
 @click.option("--patience", type=click.IntRange(min=1), help="Epochs without a better validation score until it stops.")

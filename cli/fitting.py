@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 import refnaf
 from refnaf.objective import mean_and_error
 from refnaf.tables import check_pair
-from refnaf.training import SCORED_ROWS
+from refnaf.training import SCORED_ROWS, Rows
 from refnaf_cli.files import check_fits, read_data
 from refnaf_cli.progress import Progress
 from refnaf_cli.report import SCORE_NAMES, columns, duration, nats, note, warnings_in_one_line
@@ -22,22 +21,22 @@ if TYPE_CHECKING:
     from refnaf import Flow
 
 
-_OWN_OPTIONS = {"epochs", "max_time", "patience", "batch_size", "learning_rate", "weight_decay", "seed", "dtype",
-                "threads", "resume", "validation", "context", "drop_nonfinite", "model"}
-
-
-@dataclass
-class Rows:
-    """Rows (N, D) with their context (N, C) or None."""
-
-    x: np.ndarray
-    context: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def take(self, index: np.ndarray) -> Rows:
-        return Rows(self.x[index], None if self.context is None else self.context[index])
+_OWN_OPTIONS = {
+    "epochs",
+    "max_time",
+    "patience",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "seed",
+    "dtype",
+    "threads",
+    "resume",
+    "validation",
+    "context",
+    "drop_nonfinite",
+    "model",
+}
 
 
 @dataclass
@@ -51,10 +50,26 @@ class Parts:
     columns: list[str] | None
 
 
-def run(data: str, target: Path, picture: Path | None, *, model: str, options: tuple[tuple[str, Any], ...],
-        validation: float | str, test: float | str, seed: int, dtype: str, threads: int | None, resume: bool,
-        quiet: bool, drop_nonfinite: bool, key: str | None, context: str | None, context_key: str | None,
-        **training: Any) -> None:
+def run(
+    data: str,
+    target: Path,
+    picture: Path | None,
+    *,
+    model: str,
+    options: tuple[tuple[str, Any], ...],
+    validation: float | str,
+    test: float | str,
+    seed: int,
+    dtype: str,
+    threads: int | None,
+    resume: bool,
+    quiet: bool,
+    drop_nonfinite: bool,
+    key: str | None,
+    context: str | None,
+    context_key: str | None,
+    **training: Any,
+) -> None:
     """Fits, writes ``target`` and ``picture``, and prints the table. Arguments as the command's options."""
     if model not in refnaf.models():
         raise click.UsageError(f"--model: expected one of {', '.join(refnaf.models())}, got {model!r}")
@@ -66,11 +81,19 @@ def run(data: str, target: Path, picture: Path | None, *, model: str, options: t
     with warnings_in_one_line():
         try:
             flow = refnaf.fit(
-                parts.train.x, model, context=parts.train.context,
+                parts.train.x,
+                model,
+                context=parts.train.context,
                 validation=None if parts.validation is None else parts.validation.x,
                 validation_context=None if parts.validation is None else parts.validation.context,
-                seed=seed, dtype=dtype, threads=threads, checkpoint=checkpoint, resume=resume and checkpoint.exists(),
-                progress=progress, **settings)
+                seed=seed,
+                dtype=dtype,
+                threads=threads,
+                checkpoint=checkpoint,
+                resume=resume and checkpoint.exists(),
+                progress=progress,
+                **settings,
+            )
         except KeyboardInterrupt:
             kept = f"; --resume goes on from {checkpoint}" if checkpoint.exists() else ""
             raise click.ClickException(f"interrupted{kept}") from None
@@ -93,6 +116,9 @@ def run(data: str, target: Path, picture: Path | None, *, model: str, options: t
         shown = parts.test or parts.validation or parts.train
         plot_flow(flow, shown.x, picture, context=shown.context, seed=seed)
         click.echo(f"wrote       {picture}")
+    record = flow.provenance["training"]
+    if record.get("failed"):
+        raise click.ClickException(f"training failed: {record['stopped']}; {target} holds the best model there was")
 
 
 def _checkpoint(target: Path, resume: bool, quiet: bool) -> Path:
@@ -100,8 +126,9 @@ def _checkpoint(target: Path, resume: bool, quiet: bool) -> Path:
     if resume and not checkpoint.exists() and not quiet:
         note(f"no checkpoint {checkpoint}; starting from the beginning")
     if not resume and checkpoint.exists():
-        raise ValueError(f"{checkpoint} holds an interrupted run: go on from it with --resume, or delete it to "
-                               f"start afresh")
+        raise ValueError(
+            f"{checkpoint} holds an interrupted run: go on from it with --resume, or delete it to start afresh"
+        )
     return checkpoint
 
 
@@ -109,16 +136,24 @@ def _model_options(options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in options:
         if name in _OWN_OPTIONS:
-            raise click.UsageError(f"--option {name}=...: this is an option of the command; write "
-                                   f"--{name.replace('_', '-')}")
+            raise click.UsageError(
+                f"--option {name}=...: this is an option of the command; write --{name.replace('_', '-')}"
+            )
         if name in found:
             raise click.UsageError(f"--option {name}=...: given twice; leave one out")
         found[name] = value
     return found
 
 
-def _read(data: str, validation: float | str, test: float | str, seed: int, drop: bool, quiet: bool,
-          where: tuple[str | None, str | None, str | None]) -> Parts:
+def _read(
+    data: str,
+    validation: float | str,
+    test: float | str,
+    seed: int,
+    drop: bool,
+    quiet: bool,
+    where: tuple[str | None, str | None, str | None],
+) -> Parts:
     key, context, context_key = where
     table = read_data(data, key, context, context_key)
     notes = list(table.notes)
@@ -129,13 +164,23 @@ def _read(data: str, validation: float | str, test: float | str, seed: int, drop
     for name, given in (("validation", validation), ("test", test)):
         if isinstance(given, str):
             other = read_data(given, key, None, context_key)
-            check_fits(given, other.x.shape[1], None if other.context is None else other.context.shape[1],
-                       x.shape[1], 0 if c is None else c.shape[1], of=data)
+            check_fits(
+                given,
+                other.x.shape[1],
+                None if other.context is None else other.context.shape[1],
+                x.shape[1],
+                0 if c is None else c.shape[1],
+                of=data,
+            )
             rows, contexts, more = check_pair(other.x, other.context, drop_nonfinite=drop, what=given)
             notes += other.notes + more
             others[name] = Rows(rows, contexts)
-    index = refnaf.split_rows(len(x), seed, test=0.0 if isinstance(test, str) else test,
-                              validation=0.0 if isinstance(validation, str) else validation)
+    index = refnaf.split_rows(
+        len(x),
+        seed,
+        test=0.0 if isinstance(test, str) else test,
+        validation=0.0 if isinstance(validation, str) else validation,
+    )
     for name, rows_of in (("validation", index[1]), ("test", index[2])):
         others.setdefault(name, everything.take(rows_of) if len(rows_of) else None)
     if not quiet:
@@ -163,10 +208,16 @@ def _scores(flow: Flow, parts: Parts, model: str, seed: int) -> dict[str, list[f
 def _table(data: str, flow: Flow, parts: Parts, scores: dict[str, list[float]], seconds: float) -> list[str]:
     context = f", context of {flow.context_dim}" if flow.context_dim else ""
     training = flow.provenance.get("training", {})
-    head = [["data", f"{data}: {parts.total:,} rows, {flow.dim} column{'s' * (flow.dim > 1)}{context}"],
-            ["model", f"{flow.model}: {flow.n_params:,} parameters, {flow.dtype}"]]
-    rows = {"train": len(parts.train), "validation": len(parts.validation or ()), "test": len(parts.test or ()),
-            "gaussian_test": len(parts.test or ())}
+    head = [
+        ["data", f"{data}: {parts.total:,} rows, {flow.dim} column{'s' * (flow.dim > 1)}{context}"],
+        ["model", f"{flow.model}: {flow.n_params:,} parameters, {flow.dtype}"],
+    ]
+    rows = {
+        "train": len(parts.train),
+        "validation": len(parts.validation or ()),
+        "test": len(parts.test or ()),
+        "gaussian_test": len(parts.test or ()),
+    }
     lines = [["", "nats", "", "s.e.", "rows", ""]]
     for name, score in scores.items():
         label, remark = SCORE_NAMES[name], ""

@@ -44,8 +44,14 @@ class OneLineGroup(click.Group):
         except KeyboardInterrupt:  # caught before click, which would write an empty line
             raise click.Abort from None
 
-    def main(self, args: Any = None, prog_name: str | None = None, complete_var: str | None = None,
-             standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Any = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
@@ -100,10 +106,11 @@ def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Example: refnaf fit data.npy, then refnaf score data.safetensors data.npy. Exit codes: 0 done, 1 the "
-           "answer is no or the run failed, 2 bad use or bad input. REFNAF_TRACEBACK=1 shows where an error came from.",
+    "answer is no or the run failed, 2 bad use or bad input. REFNAF_TRACEBACK=1 shows where an error came from.",
 )
-@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version,
-              help="Print the version and exit.")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version and exit."
+)
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """Neural autoregressive flows: from a table of numbers to its density.

@@ -15,8 +15,14 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
-                     "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
+_THREAD_VARIABLES = (
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 
 
 class Duration(click.ParamType):
@@ -90,15 +96,16 @@ def parse_value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         pass
-    if "," in text and text[0] not in "[{\"":
+    if "," in text and text[0] not in '[{"':
         return [parse_value(part) for part in text.split(",") if part.strip()]
     return text
 
 
 def threads_option(command: F) -> F:
     """--threads."""
-    option = click.option("--threads", type=click.IntRange(min=1),
-                          help="Threads to use [default: as many as numpy finds].")
+    option = click.option(
+        "--threads", type=click.IntRange(min=1), help="Threads to use [default: as many as numpy finds]."
+    )
     return option(command)
 
 
@@ -111,8 +118,9 @@ def limit_threads(threads: int | None) -> None:
 
 def seed_option(command: F) -> F:
     """--seed."""
-    option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-                          help="Same seed, same result, bit for bit.")
+    option = click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same result, bit for bit."
+    )
     return option(command)
 
 
@@ -120,8 +128,9 @@ def table_options(command: F) -> F:
     """--key, --context, --context-key: where in the files the data and their context are."""
     for option in (
         click.option("--context-key", metavar="NAME", help="Array of the .npz that holds the context."),
-        click.option("--context", metavar="FILE",
-                     help="Table of contexts, row by row [default: c of a .npz of x and c]."),
+        click.option(
+            "--context", metavar="FILE", help="Table of contexts, row by row [default: c of a .npz of x and c]."
+        ),
         click.option("--key", metavar="NAME", help="Array of the .npz that holds the data."),
     ):
         command = option(command)

@@ -18,8 +18,18 @@ from refnaf_cli.params import limit_threads, seed_option, table_options, threads
 @table_options
 @seed_option
 @threads_option
-def plot(model: str, data: str | None, out: str | None, title: str | None, drop_nonfinite: bool, key: str | None,
-         context: str | None, context_key: str | None, seed: int, threads: int | None) -> None:
+def plot(
+    model: str,
+    data: str | None,
+    out: str | None,
+    title: str | None,
+    drop_nonfinite: bool,
+    key: str | None,
+    context: str | None,
+    context_key: str | None,
+    seed: int,
+    threads: int | None,
+) -> None:
     """Picture MODEL, beside the rows of DATA if given.
 
     In two dimensions a density map with the data over it, in more a pair grid of data against samples; beside it the
@@ -36,16 +46,22 @@ def plot(model: str, data: str | None, out: str | None, title: str | None, drop_
     x = contexts = None
     if data is not None:
         table = read_data(data, key, context, context_key)
-        check_fits(data, table.x.shape[1], None if table.context is None else table.context.shape[1], flow.dim,
-                   flow.context_dim)
+        check_fits(
+            data,
+            table.x.shape[1],
+            None if table.context is None else table.context.shape[1],
+            flow.dim,
+            flow.context_dim,
+        )
         x, contexts, notes = check_pair(table.x, table.context, drop_nonfinite=drop_nonfinite, what=data)
         for text in [*table.notes, *notes]:
             note(text)
     elif context is not None or key is not None or context_key is not None:
         raise click.UsageError("--key, --context and --context-key go with DATA, got none; name the table too")
     elif flow.context_dim:
-        raise click.UsageError(f"{model}: the model has a context of {flow.context_dim} columns; give DATA with its "
-                               f"context")
+        raise click.UsageError(
+            f"{model}: the model has a context of {flow.context_dim} columns; give DATA with its context"
+        )
     from refnaf.plotting import plot_flow
 
     plot_flow(flow, x, target, context=contexts, seed=seed, title=title)

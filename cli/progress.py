@@ -51,8 +51,11 @@ class Progress:
         self._last = now
         full = int(_BAR * self._done)
         left = self._epoch.get("seconds_left")
-        parts = [f"{self._done:4.0%} [{'#' * full}{'.' * (_BAR - full)}]", *_scores(self._epoch),
-                 *_left(None if left is None else max(0.0, left - (now - self._told)))]
+        parts = [
+            f"{self._done:4.0%} [{'#' * full}{'.' * (_BAR - full)}]",
+            *_scores(self._epoch),
+            *_left(None if left is None else max(0.0, left - (now - self._told))),
+        ]
         text = "  ".join(parts)[: shutil.get_terminal_size().columns - 1]
         click.echo("\r" + text.ljust(self._drawn), err=True, nl=False)
         self._drawn = len(text)
@@ -69,8 +72,9 @@ def _scores(event: Mapping[str, Any]) -> list[str]:
         return []
     epochs = event.get("epochs")
     shown = [f"epoch {event['epoch']:g}" + (f"/{epochs:g}" if epochs else "")]
-    return shown + [f"{name} {number(event[name])}" for name in ("train", "validation", "best")
-                    if event.get(name) is not None]
+    return shown + [
+        f"{name} {number(event[name])}" for name in ("train", "validation", "best") if event.get(name) is not None
+    ]
 
 
 def _left(seconds: float | None) -> list[str]:

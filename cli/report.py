@@ -59,8 +59,9 @@ def columns(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[st
     """Lines of aligned cells; the columns numbered in ``right`` are flushed right."""
     right = set(right)
     width = [max((len(row[i]) for row in rows if i < len(row)), default=0) for i in range(max(map(len, rows)))]
-    flushed = [[cell.rjust(width[i]) if i in right else cell.ljust(width[i]) for i, cell in enumerate(row)]
-               for row in rows]
+    flushed = [
+        [cell.rjust(width[i]) if i in right else cell.ljust(width[i]) for i, cell in enumerate(row)] for row in rows
+    ]
     return ["  ".join(cells).rstrip() for cells in flushed]
 
 

@@ -17,18 +17,36 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: refnaf sample power.safetensors -n 10000 --out samples.csv")
 @click.argument("model", metavar="MODEL")
-@click.option("-n", "--rows", "n", type=click.IntRange(min=1), default=1000, show_default=True,
-              help="Rows to draw; with --context, rows for each row of the context.")
-@click.option("--out", metavar="FILE",
-              help=".npy (the rows), .npz (x, with log_prob and c as there are) or .csv [default: samples.npy, or "
-                   "samples.npz with --log-prob or --context].")
+@click.option(
+    "-n",
+    "--rows",
+    "n",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Rows to draw; with --context, rows for each row of the context.",
+)
+@click.option(
+    "--out",
+    metavar="FILE",
+    help=".npy (the rows), .npz (x, with log_prob and c as there are) or .csv [default: samples.npy, or "
+    "samples.npz with --log-prob or --context].",
+)
 @click.option("--context", metavar="FILE", help="Table of contexts; N consecutive rows are drawn for each.")
 @click.option("--context-key", metavar="NAME", help="Array of the .npz that holds the context.")
 @click.option("--log-prob", is_flag=True, help="Also write each row's log-density in nats (.npz or .csv).")
 @seed_option
 @threads_option
-def sample(model: str, n: int, out: str | None, context: str | None, context_key: str | None, log_prob: bool, seed: int,
-           threads: int | None) -> None:
+def sample(
+    model: str,
+    n: int,
+    out: str | None,
+    context: str | None,
+    context_key: str | None,
+    log_prob: bool,
+    seed: int,
+    threads: int | None,
+) -> None:
     """Draw rows from MODEL, in the units of the data it was fitted to.
 
     A .csv has the data's column names where they are known. A .npz holds x, and c and log_prob where there are any,
@@ -54,8 +72,9 @@ def sample(model: str, n: int, out: str | None, context: str | None, context_key
             note(text)
         contexts = np.repeat(contexts, n, axis=0)
     elif flow.context_dim:
-        raise click.UsageError(f"{model}: the model has a context of {flow.context_dim} columns, got none; give one "
-                               f"with --context FILE")
+        raise click.UsageError(
+            f"{model}: the model has a context of {flow.context_dim} columns, got none; give one with --context FILE"
+        )
     total = n if contexts is None else len(contexts)
     drawn = flow.sample(total, seed=seed, context=contexts, return_log_prob=log_prob)
     arrays = {"x": drawn[0] if log_prob else drawn}

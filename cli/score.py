@@ -21,14 +21,26 @@ _ROWS = 65536
 @click.command(epilog="Example: refnaf score power.safetensors data/power.npy --out power.nats.npy")
 @click.argument("model", metavar="MODEL")
 @click.argument("data", metavar="DATA")
-@click.option("--out", metavar="FILE",
-              help="Where to write the nats (.npy) [default: DATA's name with .nats.npy, here].")
-@click.option("--drop-nonfinite", is_flag=True,
-              help="Go on past rows with NaN or infinity: they score nan and do not count in the mean.")
+@click.option(
+    "--out", metavar="FILE", help="Where to write the nats (.npy) [default: DATA's name with .nats.npy, here]."
+)
+@click.option(
+    "--drop-nonfinite",
+    is_flag=True,
+    help="Go on past rows with NaN or infinity: they score nan and do not count in the mean.",
+)
 @table_options
 @threads_option
-def score(model: str, data: str, out: str | None, drop_nonfinite: bool, key: str | None, context: str | None,
-          context_key: str | None, threads: int | None) -> None:
+def score(
+    model: str,
+    data: str,
+    out: str | None,
+    drop_nonfinite: bool,
+    key: str | None,
+    context: str | None,
+    context_key: str | None,
+    threads: int | None,
+) -> None:
     """Log-density of every row of DATA under MODEL.
 
     Writes nats (float64, one a row, in the rows' order) to a .npy, and prints their number, mean and standard

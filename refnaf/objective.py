@@ -19,8 +19,8 @@ ROWS = 256
 class NegativeLogLikelihood:
     """``-mean log p(x)`` over a batch and its gradient, as functions of one flat vector of parameters.
 
-    The batch is cut into chunks of fixed size that plain threads share; each chunk has its own buffers, and the sums are
-    taken in order: the bits do not depend on ``threads``.
+    The batch is cut into chunks of fixed size that plain threads share; each chunk has its own buffers, and the sums
+    are taken in order: the bits do not depend on ``threads``.
     """
 
     def __init__(self, flow: Flow, threads: int = 1) -> None:
@@ -51,9 +51,7 @@ class NegativeLogLikelihood:
         ops.workspace.reset()
         c = self.flow.standard_context(None if context is None else np.ascontiguousarray(context.T))
         with np.errstate(all="ignore"):
-            log_prob, _, _, grads = chain.log_prob_vjp(
-                self.flow.layers, own, ops, np.ascontiguousarray(x.T), c, -1.0
-            )
+            log_prob, _, _, grads = chain.log_prob_vjp(self.flow.layers, own, ops, np.ascontiguousarray(x.T), c, -1.0)
         named = self.views(grad)
         for k, layer_grads in enumerate(grads):
             for local, array in layer_grads.items():
@@ -61,13 +59,15 @@ class NegativeLogLikelihood:
         return -float(np.sum(log_prob))
 
     def __call__(self, flat: np.ndarray, x: np.ndarray, context: np.ndarray | None) -> tuple[float, np.ndarray]:
-        """The mean over the rows of x ``(N, D)`` and its gradient ``(size,)``; the latter is reused by the next call."""
+        """The mean over the rows of x ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
         own = self.flow.layer_params(self.views(flat))
         starts = range(0, len(x), ROWS)
         while len(self._ops) < len(starts):
             self._ops.append(operations.ArrayOps())
             self._grads.append(np.zeros(self.size, self.dtype))
-        jobs = [(k, own, x[s : s + ROWS], None if context is None else context[s : s + ROWS]) for k, s in enumerate(starts)]
+        jobs = [
+            (k, own, x[s : s + ROWS], None if context is None else context[s : s + ROWS]) for k, s in enumerate(starts)
+        ]
         if self._pool is None or len(jobs) == 1:
             losses = [self._chunk(*job) for job in jobs]
         else:

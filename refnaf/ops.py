@@ -6,7 +6,7 @@ product. Layers are written once in terms of them:
 - ``"numpy"``: the twins of :mod:`refnaf.kernels.array`, with analytic VJPs in reused buffers;
 - ``"reference"``: :mod:`refnaf.reference` itself, which autograd differentiates as it stands (no VJPs, nothing saved).
 
-Arrays are feature-major: ``(D, N)``, pseudo-parameters ``(D, P, N)``. A new transformer is one entry in each dict below.
+Arrays are feature-major: ``(D, N)``, pseudo-parameters ``(D, P, N)``. A new transformer is an entry in each dict below.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ArrayOps:
         return ARRAY[saved[0]].vjp(saved[1], grad_y, grad_log_slope, self.workspace)
 
     def invert(self, name: str, y: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
-        """One dimension's transformer inverted: y ``(N,)``, theta ``(P, N)`` to x, log dx/dy and the residual, ``(N,)``."""
+        """One dimension inverted: y ``(N,)``, theta ``(P, N)`` to x, log dx/dy and the residual, each ``(N,)``."""
         if name in INVERSES:
             x, log_slope = INVERSES[name](y, theta, *shared, **options)
             return x, log_slope, numpy.zeros_like(y)

@@ -15,8 +15,19 @@ from refnaf.tables_check import Source, check_pair, check_rows, nonfinite_messag
 from refnaf.tables_csv import CsvSource, ParquetSource
 from refnaf.tables_npy import NpySource, open_npz
 
-__all__ = ["SUFFIXES", "Source", "Table", "check_pair", "check_rows", "nonfinite_message", "nonfinite_rows",
-           "open_context", "open_table", "read_context", "read_table"]
+__all__ = [
+    "SUFFIXES",
+    "Source",
+    "Table",
+    "check_pair",
+    "check_rows",
+    "nonfinite_message",
+    "nonfinite_rows",
+    "open_context",
+    "open_table",
+    "read_context",
+    "read_table",
+]
 
 SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
 
@@ -50,15 +61,18 @@ def open_table(path: str | os.PathLike[str], key: str | None = None, context_key
         return open_npz(path, key, context_key)
     for given, option in ((key, "key"), (context_key, "context_key")):
         if given is not None:
-            raise ValueError(f"{path}: {option} (--{option.replace('_', '-')}) {given!r} chooses an array of a .npz "
-                             f"archive, got a {suffix} file, which is one table; leave it out")
+            raise ValueError(
+                f"{path}: {option} (--{option.replace('_', '-')}) {given!r} chooses an array of a .npz "
+                f"archive, got a {suffix} file, which is one table; leave it out"
+            )
     if suffix == ".npy":
         return NpySource(path)
     return CsvSource(path) if suffix == ".csv" else ParquetSource(path)
 
 
-def read_table(path: str | os.PathLike[str], key: str | None = None, context_key: str | None = None,
-               mmap: bool = False) -> Table:
+def read_table(
+    path: str | os.PathLike[str], key: str | None = None, context_key: str | None = None, mmap: bool = False
+) -> Table:
     """The whole table, as ``open_table`` finds it. ``mmap``: map a float .npy instead of reading it."""
     source = open_table(path, key, context_key)
     context = None if source.context is None else source.context.read(mmap)
@@ -90,8 +104,10 @@ def _check_file(path: Path) -> str:
         raise FileNotFoundError(f"{path}: no such file; check the name and the current folder")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: expected a file named {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got "
-                         f"{suffix or 'no suffix'}; save the table as one of these")
+        raise ValueError(
+            f"{path}: expected a file named {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got "
+            f"{suffix or 'no suffix'}; save the table as one of these"
+        )
     if not path.is_file():
         raise ValueError(f"{path}: expected a file, got a device or pipe; write the table to a file first")
     if path.stat().st_size == 0:

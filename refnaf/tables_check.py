@@ -52,8 +52,10 @@ def table_shape(shape: tuple[int, ...], what: str = "data") -> tuple[int, int]:
     rows, columns = shape if len(shape) == 2 else (shape[0], 1)
     if rows == 0 or columns == 0:
         missing = "rows" if rows == 0 else "columns"
-        raise ValueError(f"{what}: expected at least one row and one column, got an array of shape {shape} with no "
-                         f"{missing}; check how the file was made")
+        raise ValueError(
+            f"{what}: expected at least one row and one column, got an array of shape {shape} with no "
+            f"{missing}; check how the file was made"
+        )
     return rows, columns
 
 
@@ -81,13 +83,16 @@ def nonfinite_rows(x: np.ndarray) -> np.ndarray:
 def nonfinite_message(what: str, count: int, rows: int, first: list[int]) -> str:
     """The one line about rows that are not finite; ``first`` are the first few row numbers."""
     names = ", ".join(str(i) for i in first) + (", ..." if count > len(first) else "")
-    return (f"{what}: expected finite numbers, got NaN or infinity in {count:,} of {rows:,} rows (row"
-            f"{'s' if count > 1 else ''} {names}, counted from 0); repair them, or leave them out with "
-            f"drop_nonfinite=True (--drop-nonfinite)")
+    return (
+        f"{what}: expected finite numbers, got NaN or infinity in {count:,} of {rows:,} rows (row"
+        f"{'s' if count > 1 else ''} {names}, counted from 0); repair them, or leave them out with "
+        f"drop_nonfinite=True (--drop-nonfinite)"
+    )
 
 
-def check_rows(x: Any, *, drop_nonfinite: bool = False, minimum: int = 1,
-               what: str = "data") -> tuple[np.ndarray, list[str]]:
+def check_rows(
+    x: Any, *, drop_nonfinite: bool = False, minimum: int = 1, what: str = "data"
+) -> tuple[np.ndarray, list[str]]:
     """``x`` as a finite (N, D) array of native float32 or float64 in C order, and notes for the user.
 
     Takes anything numpy takes: lists, data frames of numbers, boolean, integer, big-endian, Fortran-ordered and
@@ -98,16 +103,19 @@ def check_rows(x: Any, *, drop_nonfinite: bool = False, minimum: int = 1,
     return kept, notes
 
 
-def check_pair(x: Any, context: Any = None, *, drop_nonfinite: bool = False, minimum: int = 1,
-               what: str = "data") -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+def check_pair(
+    x: Any, context: Any = None, *, drop_nonfinite: bool = False, minimum: int = 1, what: str = "data"
+) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """As ``check_rows`` for rows with a context (N, C) or None: rows are dropped from both together."""
     table, notes = _as_table(x, what)
     tables = [table]
     if context is not None:
         other, more = _as_table(context, f"context of {what}")
         if len(other) != len(table):
-            raise ValueError(f"{what}: expected one context row for each of the {len(table):,} rows, got "
-                             f"{len(other):,}; the two must be in the same order and of the same length")
+            raise ValueError(
+                f"{what}: expected one context row for each of the {len(table):,} rows, got "
+                f"{len(other):,}; the two must be in the same order and of the same length"
+            )
         tables.append(other)
         notes += more
     bad = np.unique(np.concatenate([nonfinite_rows(t) for t in tables]))
@@ -129,8 +137,10 @@ def _as_table(x: Any, what: str) -> tuple[np.ndarray, list[str]]:
     try:
         array = np.asarray(x.astype(np.float64).filled(np.nan) if masked else x)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{what}: expected a table of numbers with rows of equal length, got something else "
-                         f"({short(str(error), 60)}); pass an array of shape (rows, columns)") from None
+        raise ValueError(
+            f"{what}: expected a table of numbers with rows of equal length, got something else "
+            f"({short(str(error), 60)}); pass an array of shape (rows, columns)"
+        ) from None
     dtype = table_dtype(array.dtype, what)
     table_shape(array.shape, what)
     return to_table(array, dtype), shape_notes(array.shape, what)
@@ -149,8 +159,16 @@ class Source:
     columns: their names or None. notes: things to tell the user. context: the Source of the context, or None.
     """
 
-    def __init__(self, path: Path, rows: int | None, dim: int, dtype: np.dtype, *,
-                 columns: list[str] | None = None, notes: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        rows: int | None,
+        dim: int,
+        dtype: np.dtype,
+        *,
+        columns: list[str] | None = None,
+        notes: list[str] | None = None,
+    ) -> None:
         self.path, self.rows, self.dim, self.dtype = path, rows, dim, dtype
         self.columns = columns
         self.notes = list(notes or [])

@@ -40,8 +40,10 @@ class CsvSource(Source):
                     if len(cells) > 1 or (cells and cells[0].strip()):
                         yield reader.line_num, cells
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path}: expected a text table in UTF-8, got something else "
-                             f"({short(str(error), 60)}); export it again as CSV in UTF-8") from None
+            raise ValueError(
+                f"{path}: expected a text table in UTF-8, got something else "
+                f"({short(str(error), 60)}); export it again as CSV in UTF-8"
+            ) from None
 
     def chunks(self, rows: int) -> Iterator[np.ndarray]:
         lines = self._lines(self.path)
@@ -53,8 +55,10 @@ class CsvSource(Source):
         held = 0
         for number, row in lines:
             if len(row) != self.dim:
-                raise ValueError(f"{self.path}: line {number} has {len(row)} cells, expected {self.dim} as in the "
-                                 f"first line; repair or remove it")
+                raise ValueError(
+                    f"{self.path}: line {number} has {len(row)} cells, expected {self.dim} as in the "
+                    f"first line; repair or remove it"
+                )
             numbers.append(number)
             cells.append(row)
             held += 1
@@ -73,8 +77,13 @@ class CsvSource(Source):
         try:
             return np.array(cells, dtype=np.float64)
         except ValueError:
-            return np.array([[self._number(cell, line, column) for column, cell in enumerate(row)]
-                             for line, row in zip(numbers, cells, strict=True)], dtype=np.float64)
+            return np.array(
+                [
+                    [self._number(cell, line, column) for column, cell in enumerate(row)]
+                    for line, row in zip(numbers, cells, strict=True)
+                ],
+                dtype=np.float64,
+            )
 
     def _number(self, cell: str, line: int, column: int) -> float:
         value = _float(cell)
@@ -131,24 +140,32 @@ class ParquetSource(Source):
         try:
             import pyarrow.parquet as parquet  # type: ignore[import-not-found]
         except ImportError:
-            raise ValueError(f"{path}: reading .parquet needs pyarrow, which is not installed; pip install pyarrow, or "
-                             f"save the table as .npy or .csv") from None
+            raise ValueError(
+                f"{path}: reading .parquet needs pyarrow, which is not installed; pip install pyarrow, or "
+                f"save the table as .npy or .csv"
+            ) from None
         try:
             self._file: Any = parquet.ParquetFile(path)
         except (ValueError, OSError) as error:
-            raise ValueError(f"{path}: the .parquet file is damaged or of another kind ({short(str(error), 60)}); "
-                             f"save it again") from None
+            raise ValueError(
+                f"{path}: the .parquet file is damaged or of another kind ({short(str(error), 60)}); save it again"
+            ) from None
         schema = self._file.schema_arrow
         if not len(schema) or not self._file.metadata.num_rows:
-            raise ValueError(f"{path}: expected at least one row and one column, got {self._file.metadata.num_rows} "
-                             f"rows of {len(schema)} columns; check how the file was made")
+            raise ValueError(
+                f"{path}: expected at least one row and one column, got {self._file.metadata.num_rows} "
+                f"rows of {len(schema)} columns; check how the file was made"
+            )
         for field in schema:
             kind = str(field.type)
             if not kind.startswith(("int", "uint", "float", "double", "halffloat", "bool")):
-                raise ValueError(f"{path}: column {short(field.name)!r} holds {short(kind)}, expected numbers; remove "
-                                 f"the column or encode it as numbers")
-        super().__init__(path, self._file.metadata.num_rows, len(schema), np.dtype(np.float64),
-                         columns=list(schema.names))
+                raise ValueError(
+                    f"{path}: column {short(field.name)!r} holds {short(kind)}, expected numbers; remove "
+                    f"the column or encode it as numbers"
+                )
+        super().__init__(
+            path, self._file.metadata.num_rows, len(schema), np.dtype(np.float64), columns=list(schema.names)
+        )
 
     def chunks(self, rows: int) -> Iterator[np.ndarray]:
         held = np.empty((0, self.dim), self.dtype)
@@ -161,7 +178,8 @@ class ParquetSource(Source):
                     yield held[:rows]
                     held = held[rows:]
         except (ValueError, OSError) as error:
-            raise ValueError(f"{self.path}: the .parquet file is damaged ({short(str(error), 60)}); save it "
-                             f"again") from None
+            raise ValueError(
+                f"{self.path}: the .parquet file is damaged ({short(str(error), 60)}); save it again"
+            ) from None
         if len(held):
             yield held

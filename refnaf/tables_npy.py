@@ -46,8 +46,9 @@ def read_header(file: IO[bytes], what: str) -> Header:
             shape, fortran, dtype = read(file)
         fine = all(n >= 0 for n in shape)
     except Exception as error:  # what the header's parser raises on damaged bytes is not documented
-        raise ValueError(f"{what}: the .npy header is damaged ({short(str(error), 60)}); save the array "
-                         f"again") from None
+        raise ValueError(
+            f"{what}: the .npy header is damaged ({short(str(error), 60)}); save the array again"
+        ) from None
     if not fine:
         raise ValueError(f"{what}: the .npy header is damaged (shape {shape}); save the array again")
     return Header(shape, fortran, dtype, file.tell())
@@ -57,8 +58,10 @@ def _check(header: Header, size: int, what: str) -> tuple[int, int, np.dtype]:
     dtype = table_dtype(header.dtype, what)
     rows, dim = table_shape(header.shape, what)
     if size - header.offset < header.n_bytes:
-        raise ValueError(f"{what}: the file is cut short: expected {header.n_bytes:,} bytes for an array of shape "
-                         f"{header.shape}, got {size - header.offset:,}; copy or save it again")
+        raise ValueError(
+            f"{what}: the file is cut short: expected {header.n_bytes:,} bytes for an array of shape "
+            f"{header.shape}, got {size - header.offset:,}; copy or save it again"
+        )
     return rows, dim, dtype
 
 
@@ -155,8 +158,10 @@ class NpzMember(Source):
 def _damaged(what: str, error: BaseException) -> Exception:
     if isinstance(error, PermissionError):
         return PermissionError(f"{what}: cannot be read ({error.strerror})")
-    return ValueError(f"{what}: the .npz archive is damaged or of a kind not supported "
-                      f"({short(str(error) or type(error).__name__, 60)}); copy or save it again with numpy.savez")
+    return ValueError(
+        f"{what}: the .npz archive is damaged or of a kind not supported "
+        f"({short(str(error) or type(error).__name__, 60)}); copy or save it again with numpy.savez"
+    )
 
 
 def npz_names(path: Path) -> list[str]:
@@ -184,8 +189,10 @@ def open_npz(path: Path, key: str | None, context_key: str | None) -> Source:
     listed = ", ".join(short(name) for name in names[:20]) + (", ..." if len(names) > 20 else "")
     for given, option in ((key, "key"), (context_key, "context_key")):
         if given is not None and given not in names:
-            raise ValueError(f"{path}: no array {given!r} in the archive; {option} "
-                             f"(--{option.replace('_', '-')}) takes one of: {listed}")
+            raise ValueError(
+                f"{path}: no array {given!r} in the archive; {option} "
+                f"(--{option.replace('_', '-')}) takes one of: {listed}"
+            )
     if key is None:
         contexts = [name for name in ("c", "context") if name in names]
         if "x" in names and (contexts or context_key is not None):

@@ -1,4 +1,4 @@
-"""One table of named cases: every model, in the shapes where things go wrong. Each property is tested on all of them."""
+"""One table of named cases: every model, in the shapes where things go wrong. Every property is tested on all."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def close(got: Any, expected: Any, tolerance: float, what: str = "") -> None:
 
 
 def triangular(flow: Flow, x: np.ndarray, context: Any) -> None:
-    """Each autoregressive layer: theta_i unmoved, bit for bit, by x_j of its own rank or later, and y_i rising with x_i."""
+    """Each autoregressive layer: theta_i unmoved, bit for bit, by x_j of its rank or later, and y_i rising with x_i."""
     ops = ArrayOps()
     c = None if context is None else flow.standard_context(context.T)
     y = x.T.astype(flow.dtype)

@@ -116,9 +116,7 @@ def models() -> tuple[str, ...]:
     return tuple(_MODELS)
 
 
-def build(
-    model: str, dim: int, context_dim: int = 0, seed: int = 0, dtype: str = "float32", **options: Any
-) -> Flow:
+def build(model: str, dim: int, context_dim: int = 0, seed: int = 0, dtype: str = "float32", **options: Any) -> Flow:
     """An unfitted flow, close to the identity.
 
     Options of all but ``gaussian``: ``flows`` (layers, 5; 1 for made), ``hidden`` (widths of the conditioner,
@@ -146,6 +144,3 @@ def build(
     rng = np.random.default_rng(seed)
     params = {f"{k}.{name}": a for k, layer in enumerate(layers) for name, a in layer.initial(rng).items()}
     return Flow(layers, params, model=model, dtype=dtype)
-
-
-

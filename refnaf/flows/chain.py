@@ -14,9 +14,7 @@ from refnaf.ops import ArrayOps, Ops
 LayerParams = Sequence[dict[str, Any]]
 
 
-def forward(
-    layers: Sequence[Layer], params: LayerParams, ops: Ops, x: Any, context: Any
-) -> tuple[Any, Any, list[Any]]:
+def forward(layers: Sequence[Layer], params: LayerParams, ops: Ops, x: Any, context: Any) -> tuple[Any, Any, list[Any]]:
     """Data to base: x ``(D, N)`` to z ``(D, N)``, the log-determinant ``(N,)`` and what :func:`vjp` needs."""
     logdet: Any = 0.0
     saved = []
@@ -48,10 +46,10 @@ def vjp(
 def inverse(
     layers: Sequence[Layer], params: LayerParams, ops: Ops, z: Any, context: Any
 ) -> tuple[Any, Any, np.ndarray, list[Any]]:
-    """Base to data: x, ``log|det dx/dz|``, the residual ``(N,)``, and each layer's own image, for :func:`inverse_vjp`."""
+    """Base to data: x, ``log|det dx/dz|``, the residual ``(N,)``, and each layer's image (for :func:`inverse_vjp`)."""
     logdet: Any = 0.0
     residual = np.zeros(z.shape[1])
-    images = []
+    images: list[Any] = []
     for layer, own in zip(reversed(layers), reversed(params), strict=True):
         z, part, worst = layer.inverse(ops, own, z, context)
         logdet = logdet + part
@@ -85,9 +83,7 @@ def base_log_prob(z: np.ndarray) -> np.ndarray:
     return -0.5 * np.sum(wide * wide, axis=0) - 0.5 * len(wide) * np.log(2 * np.pi)
 
 
-def log_prob(
-    layers: Sequence[Layer], params: LayerParams, ops: Ops, x: Any, context: Any
-) -> Any:
+def log_prob(layers: Sequence[Layer], params: LayerParams, ops: Ops, x: Any, context: Any) -> Any:
     """``log p(x)`` for the rows of x ``(D, N)``: ``(N,)`` nats."""
     z, logdet, _ = forward(layers, params, ops, x, context)
     if ops.traced:
@@ -100,7 +96,7 @@ def log_prob(
 def log_prob_vjp(
     layers: Sequence[Layer], params: LayerParams, ops: ArrayOps, x: np.ndarray, context: Any, grad: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray, Any, list[dict[str, np.ndarray]]]:
-    """``log p(x)`` and the cotangents of x, the context and the parameters for those of ``log p``, ``(N,)`` or a number."""
+    """``log p(x)``, and the cotangents of x, context and parameters for those of ``log p``, ``(N,)`` or a number."""
     z, logdet, saved = forward(layers, params, ops, x, context)
     grad = np.broadcast_to(np.asarray(grad, dtype=np.float64), logdet.shape)
     grad_x, grad_context, grads = vjp(layers, params, ops, saved, -z * grad.astype(z.dtype), grad)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from refnaf import ops as operations
 from refnaf.flows import chain
@@ -112,7 +113,7 @@ class Flow:
         now |= {"history": self.history, "provenance": self.provenance}
         return Flow(self.layers, {**self.params, **params}, **{**now, **changes})
 
-    def astype(self, dtype: str | np.dtype) -> Flow:
+    def astype(self, dtype: DTypeLike) -> Flow:
         """The same flow with its numbers, and its arithmetic, in another dtype."""
         config = {**self.config, "dtype": np.dtype(dtype).name}
         return _assemble(config, self.params, self.buffers, self.backend, self.history, self.provenance)
@@ -270,7 +271,9 @@ class Flow:
         """Write the flow to a safetensors file, atomically. Raises OSError or ValueError where that is impossible."""
         from refnaf.persistence import write_archive
 
-        tensors = {f"params.{k}": v for k, v in self.params.items()} | {f"buffers.{k}": v for k, v in self.buffers.items()}
+        tensors = {f"params.{k}": v for k, v in self.params.items()} | {
+            f"buffers.{k}": v for k, v in self.buffers.items()
+        }
         header = {"kind": "flow", "config": self.config, "history": self.history, "provenance": self.provenance}
         write_archive(path, tensors, json.loads(json.dumps(header)))
 
@@ -323,8 +326,8 @@ def load(path: str | Path, backend: str | None = None) -> Flow:
     params = {name[7:]: array for name, array in tensors.items() if name.startswith("params.")}
     buffers = {name[8:]: array for name, array in tensors.items() if name.startswith("buffers.")}
     try:
-        return _assemble(
-            header["config"], params, buffers, backend or "numpy", header["history"], header["provenance"]
-        )
+        return _assemble(header["config"], params, buffers, backend or "numpy", header["history"], header["provenance"])
     except (KeyError, TypeError, IndexError) as error:
-        raise FileFormatError(f"{path} does not describe a flow this version knows ({error!r}); upgrade refnaf") from None
+        raise FileFormatError(
+            f"{path} does not describe a flow this version knows ({error!r}); upgrade refnaf"
+        ) from None

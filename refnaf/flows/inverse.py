@@ -43,7 +43,8 @@ class Inverse(Layer):
     def vjp(
         self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        return self.layer.inverse_vjp(ops, params, *saved, grad_y, grad_logdet, grads)
+        y, context = saved
+        return self.layer.inverse_vjp(ops, params, y, context, grad_y, grad_logdet, grads)
 
     def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
         x, logdet, _ = self.layer.forward(ops, params, y, context)

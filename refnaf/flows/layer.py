@@ -62,7 +62,6 @@ class Layer:
         """``(x, log|det dx/dy| (N,), residual (N,))``, the residual being the largest ``|f(x) - y|`` of the solves."""
         raise NotImplementedError
 
-
     def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
         """The ``v (D, N)`` with ``J^T v = wanted``, J the Jacobian of :meth:`forward` at the saved point."""
         raise NotImplementedError

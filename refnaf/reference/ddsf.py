@@ -41,7 +41,7 @@ def split(theta: Any, d: int, layers: int) -> list[tuple[Any, Any, Any, Any]]:
 
 
 def matrix_plus_row(matrix: Any, row: Any) -> Any:
-    """``log softmax_j(U_ij + c_j)``: matrix ``(rows, columns)``, row ``(columns, ...)``, result ``(rows, columns, ...)``."""
+    """``log softmax_j(U_ij + c_j)``: matrix ``(rows, columns)``, row ``(columns, ...)`` to ``(rows, columns, ...)``."""
     trailing = (1,) * (value(row).ndim - 1)
     return log_softmax(np.reshape(matrix, matrix.shape + trailing) + row, axis=1)
 
@@ -49,8 +49,9 @@ def matrix_plus_row(matrix: Any, row: Any) -> Any:
 def layer(h: Any, log_tangent: Any, a: Any, b: Any, log_w: Any, log_u: Any) -> tuple[Any, Any]:
     """Equation 29 with one link of the chain of equation 30.
 
-    ``h`` and ``log_tangent`` are ``(in, ...)``; ``a > 0`` and ``b`` ``(d, ...)``; ``log_w`` ``(out, d, ...)``; ``log_u``
-    ``(d, in, ...)`` or None where ``in`` is 1. Returns the next h and the logarithm of its tangent, ``(out, ...)``.
+    ``h`` and ``log_tangent`` are ``(in, ...)``; ``a > 0`` and ``b`` ``(d, ...)``; ``log_w`` ``(out, d, ...)``;
+    ``log_u`` ``(d, in, ...)`` or None where ``in`` is 1. Returns the next h and the logarithm of its tangent,
+    ``(out, ...)``.
     """
     if log_u is None:
         v, log_dv = h, log_tangent

@@ -2,8 +2,8 @@
 
     y = logit( sum_j w_j sigmoid(a_j x + b_j) ),    a_j > 0,  w_j > 0,  sum_j w_j = 1
 
-Since ``sigmoid(p) + sigmoid(-p) = 1``, the logit is ``log S+ - log S-`` with ``S+- = sum_j w_j sigmoid(+-p_j)``: sums of
-positive terms, exact in both tails, with nothing to clip.
+Since ``sigmoid(p) + sigmoid(-p) = 1``, the logit is ``log S+ - log S-`` with ``S+- = sum_j w_j sigmoid(+-p_j)``: sums
+of positive terms, exact in both tails, with nothing to clip.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from refnaf.reference.stable import log_softmax, logsumexp, slopes, softplus
 def logit_of_mixture(p: Any, log_dp: Any, log_w: Any) -> tuple[Any, Any]:
     """``y = log S+ - log S-`` and the logarithm of its derivative, in the log domain.
 
-    ``p`` and ``log dp/dx`` are ``(d, ...)``; ``log_w`` is ``(d, ...)``, or ``(out, d, ...)`` for several mixtures of the same
-    sigmoids. Returns two arrays ``(...)`` or ``(out, ...)``:
+    ``p`` and ``log dp/dx`` are ``(d, ...)``; ``log_w`` is ``(d, ...)``, or ``(out, d, ...)`` for several mixtures
+    of the same sigmoids. Returns two arrays ``(...)`` or ``(out, ...)``:
 
         dy/dx = sum_j w_j p_j' s(p_j) s(-p_j) / (S+ S-)
 
-    Where all p have one sign, their smallest magnitude is taken out of the logarithms first: far out these are huge, and
-    their difference is not.
+    Where all p have one sign, their smallest magnitude is taken out of the logarithms first: far out these are huge,
+    and their difference is not.
     """
     axis = value(log_w).ndim - value(p).ndim
     above_zero = numpy.maximum(numpy.min(value(p), axis=0), 0)
@@ -39,13 +39,13 @@ def logit_of_mixture(p: Any, log_dp: Any, log_w: Any) -> tuple[Any, Any]:
 def sigmoid_mixture(x: Any, a: Any, b: Any, log_w: Any) -> tuple[Any, Any]:
     """Equation 28 and its log-derivative.
 
-    ``x`` is ``(...)``; ``a > 0``, ``b`` and ``log_w`` are ``(d, ...)``. Returns ``y`` and ``log dy/dx``, both ``(...)``.
+    ``x`` is ``(...)``; ``a > 0``, ``b`` and ``log_w`` ``(d, ...)``. Returns ``y`` and ``log dy/dx``, both ``(...)``.
     """
     return logit_of_mixture(a * x + b, np.log(a), log_w)
 
 
 def constrain(theta: Any) -> tuple[Any, Any, Any]:
-    """Raw pseudo-parameters ``(3 d, ...)`` in the order a, b, w to ``a = slopes``, ``b`` and ``log w = log_softmax``."""
+    """Raw pseudo-parameters ``(3 d, ...)`` in the order a, b, w to ``a``, ``b`` and ``log w``, each ``(d, ...)``."""
     d = theta.shape[0] // 3
     return slopes(theta[:d]), theta[d : 2 * d], log_softmax(theta[2 * d :])
 

@@ -6,6 +6,7 @@ inputs of rank <= m; an output of rank r depends on hidden units of degree < r, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def masks(ranks: numpy.ndarray, hidden: Sequence[numpy.ndarray], outputs: int) -
     order: row ``i * outputs + c`` is parameter c of input i.
     """
     below = [ranks, *hidden]
-    layers = [(up[:, None] >= low[None, :]) for low, up in zip(below[:-1], below[1:], strict=True)]
+    layers = [(up[:, None] >= low[None, :]) for low, up in itertools.pairwise(below)]
     last = numpy.repeat(ranks, outputs)[:, None] > below[-1][None, :]
     return [mask.astype(numpy.float64) for mask in [*layers, last]]
 

@@ -33,7 +33,7 @@ class Adam:
         self.betas, self.eps, self.clip, self.decay, self.averaging = betas, eps, clip, decay, averaging
         self.decayed = decayed
         self.steps = 0
-        self._work, self._before = np.empty_like(flat), {}
+        self._work = np.empty_like(flat)
         self._room = {name: np.empty_like(getattr(self, name)) for name in self.STATE}
 
     def step(self, grad: np.ndarray, rate: float) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 from refnaf.persistence import FileFormatError, read_archive, write_archive
 
 
-def save_checkpoint(path: str | Path, tensors: dict[str, np.ndarray], state: dict[str, Any], run: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: str | Path, tensors: dict[str, np.ndarray], state: dict[str, Any], run: dict[str, Any]
+) -> None:
     """Write a checkpoint atomically. ``run`` identifies the run: configuration, data, options."""
     write_archive(path, tensors, {"kind": "checkpoint", "state": state, "run": run})
 

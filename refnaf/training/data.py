@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import warnings
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from refnaf.errors import DataWarning
+from refnaf.tables import check_pair
 
 #: Fewest training rows a fit accepts.
 FEWEST_ROWS = 10
@@ -34,34 +36,38 @@ def split_rows(
     return np.sort(order[:cut]), np.sort(order[cut : n - n_test]), np.sort(order[n - n_test :])
 
 
-def as_rows(x: Any, what: str = "x", drop_nonfinite: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Data as ``(N, D)`` float64, C order, and which of the original rows were kept ``(N0,)``.
+@dataclasses.dataclass
+class Rows:
+    """Data ``(N, D)`` and their context ``(N, C)`` or None."""
 
-    One-dimensional input is one column. Raises ValueError for anything that is not a table of finite real numbers;
-    with ``drop_nonfinite`` rows with NaN or inf are left out, with a warning.
+    x: np.ndarray
+    context: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, index: np.ndarray | slice) -> Rows:
+        """Those rows, of both."""
+        return Rows(self.x[index], None if self.context is None else self.context[index])
+
+
+def as_rows(x: Any, context: Any = None, *, drop_nonfinite: bool = False, what: str = "x") -> Rows:
+    """Data and context, if any, as float64 in C order.
+
+    Takes what :func:`refnaf.tables.check_pair` takes, and refuses what it refuses; the rows with NaN or infinity that
+    ``drop_nonfinite`` leaves out are counted in a warning.
     """
-    array = np.asarray(x)
-    if array.dtype.kind not in "fiub":
-        remedy = "take its real and imaginary parts as columns" if array.dtype.kind == "c" else "convert it to numbers"
-        raise ValueError(f"{what} must hold real numbers, got dtype {array.dtype}; {remedy}")
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"{what} must be a table of shape (rows, columns), got shape {array.shape}")
-    with np.errstate(over="ignore"):
-        rows = np.array(array, dtype=np.float64, order="C")
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
-        bad = np.flatnonzero(~finite)
-        named = ", ".join(str(k) for k in bad[:5]) + (", ..." if len(bad) > 5 else "")
-        if not drop_nonfinite:
-            raise ValueError(
-                f"{what} has NaN or inf in {len(bad)} of {len(rows)} rows (rows {named}); "
-                "remove them, or drop them with drop_nonfinite=True (--drop-nonfinite)"
-            )
-        warnings.warn(f"{what}: {len(bad)} rows with NaN or inf dropped", DataWarning, stacklevel=3)
-        rows = rows[finite]
-    return rows, finite
+    given = len(x) if np.ndim(x) else 0
+    table, conditions, _ = check_pair(x, context, drop_nonfinite=drop_nonfinite, what=what)
+    if len(table) < given:
+        warnings.warn(
+            f"{what}: left out {given - len(table):,} of {given:,} rows with NaN or infinity", DataWarning, stacklevel=3
+        )
+    return Rows(_wide(table), None if conditions is None else _wide(conditions))
+
+
+def _wide(table: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(table, dtype=np.float64)
 
 
 def location_and_scale(rows: np.ndarray, what: str = "x") -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +106,7 @@ def warn_if_discrete(rows: np.ndarray) -> None:
 
 
 def fingerprint(rows: np.ndarray) -> str:
-    """SHA-256 of an array's shape and float64 bytes."""
+    """SHA-256 of an array's shape and float64 bytes, -0 taken as 0: equal arrays have equal fingerprints."""
     digest = hashlib.sha256(repr(rows.shape).encode())
-    digest.update(np.ascontiguousarray(rows, dtype="<f8").tobytes())
+    digest.update(np.ascontiguousarray(rows + 0.0, dtype="<f8").tobytes())
     return digest.hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from refnaf import __version__
-from refnaf.errors import DataWarning
 from refnaf.flows import build
 from refnaf.flows.flow import Flow
 from refnaf.objective import mean_and_error
 from refnaf.training.data import (
     FEWEST_ROWS,
     SCORED_ROWS,
+    Rows,
     as_rows,
     fingerprint,
     location_and_scale,
@@ -26,7 +25,7 @@ from refnaf.training.data import (
     warn_if_discrete,
 )
 from refnaf.training.gaussian import fit_gaussian
-from refnaf.training.loop import Plan, Rows, train
+from refnaf.training.loop import Plan, train
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -71,16 +70,14 @@ def fit(
     """
     from threadpoolctl import threadpool_limits
 
-    rows, kept = as_rows(x, "x", drop_nonfinite)
-    conditions = _context_rows(context, kept, "the context", drop_nonfinite)
-    if conditions is not None and not (fine := np.isfinite(conditions).all(axis=1)).all():
-        rows, conditions = rows[fine], conditions[fine]
-    training, held_out = _split(rows, conditions, validation, validation_context, seed, drop_nonfinite)
-    dim = rows.shape[1]
-    context_dim = 0 if conditions is None else conditions.shape[1]
+    rows = as_rows(x, context, drop_nonfinite=drop_nonfinite)
+    training, held_out = _split(rows, validation, validation_context, seed, drop_nonfinite)
+    dim = rows.x.shape[1]
+    context_dim = 0 if rows.context is None else rows.context.shape[1]
     if len(training.x) < max(FEWEST_ROWS, dim + 1):
         raise ValueError(
-            f"{len(training.x)} training rows are too few for {dim} columns: at least {max(FEWEST_ROWS, dim + 1)} are needed"
+            f"{len(training.x)} training rows are too few for {dim} columns: "
+            f"at least {max(FEWEST_ROWS, dim + 1)} are needed"
         )
     if model == "gaussian":
         # closed form in float64; the numbers are then kept in the dtype asked for
@@ -112,16 +109,24 @@ def fit(
             "validation": None if held_out is None else fingerprint(held_out.x),
         }
         flow, record = train(
-            flow, training, held_out, plan, run, threads=threads, checkpoint=checkpoint, resume=resume, progress=progress
+            flow,
+            training,
+            held_out,
+            plan,
+            run,
+            threads=threads,
+            checkpoint=checkpoint,
+            resume=resume,
+            progress=progress,
         )
     with threadpool_limits(1, "blas"):
-        head = None if training.context is None else training.context[:SCORED_ROWS]
-        scores = {"train": mean_and_error(flow.log_prob(training.x[:SCORED_ROWS], head))}
+        head = training.take(slice(SCORED_ROWS))
+        scores = {"train": mean_and_error(flow.log_prob(head.x, head.context))}
         if held_out is not None:
             scores["validation"] = mean_and_error(flow.log_prob(held_out.x, held_out.context))
     flow.provenance = {
-        "data": {"rows": len(rows), "columns": dim, "sha256": fingerprint(rows)},
-        "context": None if conditions is None else {"columns": context_dim, "sha256": fingerprint(conditions)},
+        "data": {"rows": len(rows), "columns": dim, "sha256": fingerprint(rows.x)},
+        "context": None if rows.context is None else {"columns": context_dim, "sha256": fingerprint(rows.context)},
         "seed": seed,
         "training": {"rows": len(training.x), "validation_rows": 0 if held_out is None else len(held_out.x), **record},
         "scores": {name: list(pair) for name, pair in scores.items()},
@@ -134,40 +139,18 @@ def fit(
     return flow
 
 
-def _context_rows(context: Any, kept: np.ndarray, what: str, drop_nonfinite: bool) -> np.ndarray | None:
-    """The context of the kept rows; with ``drop_nonfinite`` bad rows are left in, for the caller to drop with the data."""
-    if context is None:
-        return None
-    array = np.asarray(context)
-    if array.ndim == 1:
-        array = array[:, None]
-    if len(array) != len(kept):
-        raise ValueError(f"{what} must have as many rows as the data ({len(kept)}), got {len(array)}")
-    if drop_nonfinite and array.dtype.kind == "f":
-        bad = ~np.isfinite(array).all(axis=1) & kept
-        if bad.any():
-            warnings.warn(f"{what}: {bad.sum()} rows with NaN or inf dropped", DataWarning, stacklevel=3)
-        return np.array(array[kept], dtype=np.float64)
-    return as_rows(array, what)[0][kept]
-
-
-def _split(
-    rows: np.ndarray, context: np.ndarray | None, validation: Any, validation_context: Any, seed: int, drop: bool
-) -> tuple[Rows, Rows | None]:
-    if validation is None or (np.isscalar(validation) and validation == 0):
-        return Rows(rows, context), None
-    if np.isscalar(validation):
-        first, second, _ = split_rows(len(rows), seed, test=0.0, validation=float(validation))
-        if not len(second):
-            return Rows(rows, context), None
-        pick = (lambda k: None) if context is None else (lambda k: context[k])
-        return Rows(rows[first], pick(first)), Rows(rows[second], pick(second))
-    other, kept = as_rows(validation, "the validation data", drop)
-    if other.shape[1] != rows.shape[1]:
-        raise ValueError(f"the validation data must have {rows.shape[1]} columns like x, got {other.shape[1]}")
-    if (context is None) != (validation_context is None):
+def _split(rows: Rows, validation: Any, validation_context: Any, seed: int, drop: bool) -> tuple[Rows, Rows | None]:
+    """Training rows, and validation rows or None."""
+    if validation is None or np.ndim(validation) == 0:
+        first, second, _ = split_rows(len(rows), seed, test=0.0, validation=float(validation or 0))
+        return rows.take(first), rows.take(second) if len(second) else None
+    if (rows.context is None) != (validation_context is None):
         raise ValueError("context and validation_context go together where validation rows are given")
-    return Rows(rows, context), Rows(other, _context_rows(validation_context, kept, "the validation context", False))
+    held_out = as_rows(validation, validation_context, drop_nonfinite=drop, what="the validation data")
+    dim = rows.x.shape[1]
+    if held_out.x.shape[1] != dim:
+        raise ValueError(f"the validation data must have {dim} columns like x, got {held_out.x.shape[1]}")
+    return rows, held_out
 
 
 def _standardised(flow: Flow, training: Rows) -> Flow:

@@ -12,23 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from refnaf.errors import FitError
 from refnaf.flows.flow import Flow
 from refnaf.objective import NegativeLogLikelihood
 from refnaf.training.adam import Adam
 from refnaf.training.checkpoint import load_checkpoint, save_checkpoint
+from refnaf.training.data import Rows
 
 #: Rows of the validation part that are scored at each evaluation.
 VALIDATION_ROWS = 50_000
 #: Failed steps in a row after which a run gives up.
 FAILURES = 20
-
-
-@dataclasses.dataclass
-class Rows:
-    """Data ``(N, D)`` and, if any, their context ``(N, C)``, float64."""
-
-    x: np.ndarray
-    context: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -62,7 +56,9 @@ class Plan:
             steps = max(round(epochs * per_epoch), 1)
             every = min(every, per_epoch if epochs < 20 else every, steps)
         else:
-            steps = int(np.clip(40 * per_epoch, 3000, 60_000)) if validated else int(np.clip(20 * per_epoch, 1000, 30_000))
+            steps = (
+                int(np.clip(40 * per_epoch, 3000, 60_000)) if validated else int(np.clip(20 * per_epoch, 1000, 30_000))
+            )
         return cls(
             steps=steps,
             batch_size=batch,
@@ -96,12 +92,15 @@ class _Batches:
         self.per_epoch = max(len(rows.x) // plan.batch_size, 1)
         self._epoch, self._order = -1, np.zeros(0, int)
 
-    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def __call__(self, step: int) -> Rows:
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.plan.seed, epoch]).permutation(len(self.rows.x))
+            self._epoch, self._order = (
+                epoch,
+                np.random.default_rng([self.plan.seed, epoch]).permutation(len(self.rows.x)),
+            )
         index = self._order[place * self.plan.batch_size : (place + 1) * self.plan.batch_size]
-        return self.rows.x[index], None if self.rows.context is None else self.rows.context[index]
+        return self.rows.take(index)
 
 
 def train(
@@ -142,14 +141,12 @@ class _Run:
         progress: Callable[[dict[str, Any]], None] | None,
     ) -> None:
         self.flow, self.plan, self.run, self.loss = flow, plan, run, loss
-        self.validation = validation
-        if validation is not None and len(validation.x) > VALIDATION_ROWS:
-            c = validation.context
-            self.validation = Rows(validation.x[:VALIDATION_ROWS], None if c is None else c[:VALIDATION_ROWS])
+        self.validation = None if validation is None else validation.take(slice(VALIDATION_ROWS))
         self.batches = _Batches(training, plan)
         self.checkpoint, self.tell = checkpoint, progress or (lambda event: None)
         decayed = np.concatenate(
-            [np.full(a.size, "weight" in name, flow.dtype) for name, a in flow.params.items()] or [np.zeros(0, flow.dtype)]
+            [np.full(a.size, "weight" in name, flow.dtype) for name, a in flow.params.items()]
+            or [np.zeros(0, flow.dtype)]
         )
         self.adam = Adam(
             loss.flat(),
@@ -186,7 +183,8 @@ class _Run:
         while state["step"] < plan.steps:
             if not self._step():
                 stopped = (
-                    f"{FAILURES} steps in a row had a loss or gradient that was not finite; the best model so far was kept"
+                    f"{FAILURES} steps in a row had a loss or gradient that was not finite; "
+                    "the best model so far was kept"
                 )
                 self.tell({"kind": "message", "text": f"training stopped: {stopped}"})
                 break
@@ -203,8 +201,9 @@ class _Run:
                 if self.validation is not None and state["since_best"] >= plan.patience:
                     stopped = f"no improvement in {plan.patience} evaluations"
                     break
-        failed = state["best_step"] == 0
-        if failed:
+        if state["best_score"] is None:
+            raise FitError(f"training failed: no loss was finite ({stopped}); lower the learning rate")
+        if state["best_step"] == 0:
             stopped = f"nothing was better than the untrained model ({stopped}); lower the learning rate"
             self.tell({"kind": "message", "text": stopped})
         params = self.loss.views(self.best)
@@ -212,7 +211,7 @@ class _Run:
             "epochs": round(state["step"] / self.batches.per_epoch, 3),
             "best_epoch": round(state["best_step"] / self.batches.per_epoch, 3),
             "stopped": stopped,
-            "failed": failed or state["failures"] >= FAILURES,
+            "failed": state["failures"] >= FAILURES,
             "undone_steps": state["undone"],
             **plan.identity(),
         }
@@ -222,8 +221,8 @@ class _Run:
         """One update; a step whose loss or gradient is not finite is undone. False after too many in a row."""
         state = self.state
         while True:
-            x, context = self.batches(state["step"])
-            loss, grad = self.loss(self.adam.flat, x, context)
+            batch = self.batches(state["step"])
+            loss, grad = self.loss(self.adam.flat, batch.x, batch.context)
             with np.errstate(over="ignore", invalid="ignore"):
                 fine = math.isfinite(loss) and math.isfinite(float(np.dot(grad, grad)))
             if fine:
@@ -234,7 +233,12 @@ class _Run:
             state["failures"] += 1
             state["undone"] += 1
             rate = self.plan.rate(state["step"]) * state["slowed"]
-            self.tell({"kind": "message", "text": f"step {state['step']}: loss not finite, undone; learning rate now {rate:.2g}"})
+            self.tell(
+                {
+                    "kind": "message",
+                    "text": f"step {state['step']}: loss not finite, undone; learning rate now {rate:.2g}",
+                }
+            )
             if state["failures"] >= FAILURES:
                 return False
             state["step"] += 1

@@ -19,8 +19,9 @@ def test_table_at_the_end(ok, x):
     assert re.match(r"model       maf: [\d,]+ parameters, float32", lines[1])
     assert lines[2].split() == ["nats", "s.e.", "rows"]
     number = r" +-?\d+\.\d{4}"
-    for line, label, rows in zip(lines[3:7], ("training  ", "validation", "test      ", "Gaussian  "),
-                                 (162, 18, 20, 20), strict=True):
+    for line, label, rows in zip(
+        lines[3:7], ("training  ", "validation", "test      ", "Gaussian  "), (162, 18, 20, 20), strict=True
+    ):
         assert re.match(rf"{label}{number}  \+-{number} +{rows}\b", line), line
     assert "full covariance" in lines[6]
     assert re.match(r"time +\S+ s, 2 epochs", lines[7])
@@ -72,11 +73,44 @@ def test_options_reach_the_library(ok, x, monkeypatch):
         return real(rows, model, **options)
 
     monkeypatch.setattr(refnaf, "fit", fit, raising=False)
-    ok("fit", "data.npy", *FAST, "--option", "activation=tanh", "--max-time", "2m", "--patience", 7, "--batch-size", 32,
-       "--learning-rate", "1e-3", "--weight-decay", 0, "--seed", 5, "--dtype", "float64", "--threads", 1)
-    want = {"flows": 1, "hidden": [8], "activation": "tanh", "epochs": 2, "max_time": 120.0, "patience": 7,
-            "batch_size": 32, "learning_rate": 1e-3, "weight_decay": 0.0, "seed": 5, "dtype": "float64", "threads": 1,
-            "resume": False}
+    ok(
+        "fit",
+        "data.npy",
+        *FAST,
+        "--option",
+        "activation=tanh",
+        "--max-time",
+        "2m",
+        "--patience",
+        7,
+        "--batch-size",
+        32,
+        "--learning-rate",
+        "1e-3",
+        "--weight-decay",
+        0,
+        "--seed",
+        5,
+        "--dtype",
+        "float64",
+        "--threads",
+        1,
+    )
+    want = {
+        "flows": 1,
+        "hidden": [8],
+        "activation": "tanh",
+        "epochs": 2,
+        "max_time": 120.0,
+        "patience": 7,
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "seed": 5,
+        "dtype": "float64",
+        "threads": 1,
+        "resume": False,
+    }
     assert {name: seen["maf"][name] for name in want} == want
     assert refnaf.load("data.safetensors").dtype == np.float64
 
@@ -179,32 +213,35 @@ def test_other_warnings_stay_as_they_are(run, x, monkeypatch):
     assert "something else" in result.stderr
 
 
-@pytest.mark.parametrize(("args", "words"), [
-    (("--model", "glow"), "expected one of gaussian"),
-    (("--epochs", "0"), "--epochs"),
-    (("--epochs", "many"), "--epochs"),
-    (("--max-time", "soon"), "expected a positive time such as"),
-    (("--max-time", "0"), "expected a positive time such as"),
-    (("--learning-rate", "-1"), "above 0"),
-    (("--learning-rate", "nan"), "above 0"),
-    (("--weight-decay", "-1"), "at least 0"),
-    (("--validation", "1.5"), "part of the rows"),
-    (("--test", "missing.npy"), "no such file"),
-    (("--option", "hidden"), "name=value"),
-    (("--option", "flows=2", "--option", "flows=3"), "twice"),
-    (("--option", "epochs=2"), "--epochs"),
-    (("--option", "batch-size=2"), "--batch-size"),
-    (("--option", "wings=2"), "wings"),
-    (("--dtype", "float16"), "--dtype"),
-    (("--threads", "0"), "--threads"),
-    (("--context", "missing.npy"), "no such file"),
-    (("--key", "x"), "--key"),
-    (("--out", "m.npz"), "named .safetensors"),
-    (("--out", "data.npy"), "named .safetensors"),
-    (("--plot", "p.jpg"), "named .png"),
-    (("--nonsense",), "--nonsense"),
-    (("second.npy",), "second.npy"),
-])
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--model", "glow"), "expected one of gaussian"),
+        (("--epochs", "0"), "--epochs"),
+        (("--epochs", "many"), "--epochs"),
+        (("--max-time", "soon"), "expected a positive time such as"),
+        (("--max-time", "0"), "expected a positive time such as"),
+        (("--learning-rate", "-1"), "above 0"),
+        (("--learning-rate", "nan"), "above 0"),
+        (("--weight-decay", "-1"), "at least 0"),
+        (("--validation", "1.5"), "part of the rows"),
+        (("--test", "missing.npy"), "no such file"),
+        (("--option", "hidden"), "name=value"),
+        (("--option", "flows=2", "--option", "flows=3"), "twice"),
+        (("--option", "epochs=2"), "--epochs"),
+        (("--option", "batch-size=2"), "--batch-size"),
+        (("--option", "wings=2"), "wings"),
+        (("--dtype", "float16"), "--dtype"),
+        (("--threads", "0"), "--threads"),
+        (("--context", "missing.npy"), "no such file"),
+        (("--key", "x"), "--key"),
+        (("--out", "m.npz"), "named .safetensors"),
+        (("--out", "data.npy"), "named .safetensors"),
+        (("--plot", "p.jpg"), "named .png"),
+        (("--nonsense",), "--nonsense"),
+        (("second.npy",), "second.npy"),
+    ],
+)
 def test_bad_use(refused, x, args, words):
     refused("fit", "data.npy", "--model", "maf", "--epochs", "1", *args, words=words)
 
@@ -220,8 +257,13 @@ def test_plot_without_matplotlib_is_refused_before_training(refused, x, no_train
 def test_output_that_cannot_be_written_is_refused_before_training(refused, folder, x, no_training):
     (folder / "d.safetensors").mkdir()
     (folder / "d.png").mkdir()
-    for option, path in (("--out", "missing/m.safetensors"), ("--out", "d.safetensors"),
-                         ("--out", "data.npy/m.safetensors"), ("--plot", "missing/p.png"), ("--plot", "d.png")):
+    for option, path in (
+        ("--out", "missing/m.safetensors"),
+        ("--out", "d.safetensors"),
+        ("--out", "data.npy/m.safetensors"),
+        ("--plot", "missing/p.png"),
+        ("--plot", "d.png"),
+    ):
         refused("fit", "data.npy", option, path, words=path.split("/")[0])
 
 

@@ -85,8 +85,18 @@ def test_progress_bar_on_a_terminal(capsys, monkeypatch):
     tell = Progress(terminal=True)
     for step in range(1, 5):
         tell({"kind": "step", "step": step, "steps": 8, "every": 4})
-    tell({"kind": "epoch", "epoch": 1.0, "epochs": 2.0, "train": -1.5, "validation": -1.25, "best": -1.25,
-          "seconds": 2.0, "seconds_left": 2.0})
+    tell(
+        {
+            "kind": "epoch",
+            "epoch": 1.0,
+            "epochs": 2.0,
+            "train": -1.5,
+            "validation": -1.25,
+            "best": -1.25,
+            "seconds": 2.0,
+            "seconds_left": 2.0,
+        }
+    )
     tell({"kind": "message", "text": "a step\nwas undone"})
     tell.clear()
     lines = capsys.readouterr().err.split("\r")
@@ -101,8 +111,15 @@ def test_a_real_terminal_gets_a_bar_with_time_left(x):
 
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "refnaf_cli", "fit", "data.npy", *FAST]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=120, check=True,
-                          env={**os.environ, "COLUMNS": "120"})
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
     os.close(theirs)
     shown = b""
     while True:

@@ -20,9 +20,11 @@ HEAVY = ("scipy", "numba", "autograd", "matplotlib")
 
 def imported(*args):
     """Top-level modules that `refnaf args` imports."""
-    code = ("import sys\nfrom refnaf_cli.main import main\n"
-            "try: main(sys.argv[1:], prog_name='refnaf')\nexcept SystemExit as e: assert not e.code\n"
-            "print('MODULES', *{name.split('.')[0] for name in sys.modules}, *sys.modules)")
+    code = (
+        "import sys\nfrom refnaf_cli.main import main\n"
+        "try: main(sys.argv[1:], prog_name='refnaf')\nexcept SystemExit as e: assert not e.code\n"
+        "print('MODULES', *{name.split('.')[0] for name in sys.modules}, *sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=True)
     return set(done.stdout.rpartition("MODULES")[2].split())
 
@@ -76,17 +78,20 @@ def test_unknown_command_and_missing_arguments(refused):
     refused("--wings", words="--wings")
 
 
-@pytest.mark.parametrize(("error", "code", "words"), [
-    (ValueError("two\nlines"), 2, "two lines"),
-    (FileNotFoundError(2, "No such file or directory", "x.npy"), 2, "x.npy: No such file or directory"),
-    (OSError("disk full"), 2, "disk full"),
-    (MemoryError("3 GiB"), 1, "out of memory (3 GiB)"),
-    (MemoryError(), 1, "out of memory"),
-    (RuntimeError("gave up"), 1, "gave up"),
-    (ImportError("no scipy"), 1, "no scipy"),
-    (KeyError("k"), 1, "KeyError"),
-    (KeyboardInterrupt(), 1, "interrupted"),
-])
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ValueError("two\nlines"), 2, "two lines"),
+        (FileNotFoundError(2, "No such file or directory", "x.npy"), 2, "x.npy: No such file or directory"),
+        (OSError("disk full"), 2, "disk full"),
+        (MemoryError("3 GiB"), 1, "out of memory (3 GiB)"),
+        (MemoryError(), 1, "out of memory"),
+        (RuntimeError("gave up"), 1, "gave up"),
+        (ImportError("no scipy"), 1, "no scipy"),
+        (KeyError("k"), 1, "KeyError"),
+        (KeyboardInterrupt(), 1, "interrupted"),
+    ],
+)
 def test_errors_from_the_library(refused, model, monkeypatch, error, code, words):
     def load(*args):
         raise error
@@ -102,8 +107,11 @@ def test_errors_from_the_library(refused, model, monkeypatch, error, code, words
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes differ")
 def test_a_reader_that_goes_away_is_no_traceback(model):
-    process = subprocess.Popen([sys.executable, "-m", "refnaf_cli", "info", str(model), "--json"],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "refnaf_cli", "info", str(model), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     process.stdout.close()
     stderr = process.stderr.read()
     process.stderr.close()
@@ -113,17 +121,28 @@ def test_a_reader_that_goes_away_is_no_traceback(model):
 
 def test_threads_are_set_before_numpy_is_imported(spawn, model):
     np.save("data.npy", table())
-    code = ("import os, sys\nfrom refnaf_cli.params import limit_threads\nlimit_threads(1)\n"
-            "assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\nassert 'numpy' not in sys.modules\n"
-            "import numpy\nlimit_threads(2)\nassert os.environ['OPENBLAS_NUM_THREADS'] == '1'")
+    code = (
+        "import os, sys\nfrom refnaf_cli.params import limit_threads\nlimit_threads(1)\n"
+        "assert os.environ['OPENBLAS_NUM_THREADS'] == '1'\nassert 'numpy' not in sys.modules\n"
+        "import numpy\nlimit_threads(2)\nassert os.environ['OPENBLAS_NUM_THREADS'] == '1'"
+    )
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     assert spawn("score", model, "data.npy", "--threads", 1).returncode == 0
 
 
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), (".5m", 30), ("2 H", 7200), ("1d", 86400),
-])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("10m", 600),
+        ("1.5h", 5400),
+        (".5m", 30),
+        ("2 H", 7200),
+        ("1d", 86400),
+    ],
+)
 def test_durations(text, seconds):
     assert Duration().convert(text, None, None) == seconds
 
@@ -134,19 +153,40 @@ def test_bad_durations(text):
         Duration().convert(text, None, None)
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("5", 5), ("1e-3", 1e-3), ("64,64", [64, 64]), ("64,", [64]), ("[64, 64]", [64, 64]), ("true", True),
-    ("null", None), ("tanh", "tanh"), ('"5"', "5"), ("a,2", ["a", 2]), ("{broken", "{broken"),
-])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5", 5),
+        ("1e-3", 1e-3),
+        ("64,64", [64, 64]),
+        ("64,", [64]),
+        ("[64, 64]", [64, 64]),
+        ("true", True),
+        ("null", None),
+        ("tanh", "tanh"),
+        ('"5"', "5"),
+        ("a,2", ["a", 2]),
+        ("{broken", "{broken"),
+    ],
+)
 def test_option_values(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (0.0, "0.00 s"), (9.99, "9.99 s"), (12.34, "12.3 s"), (99.96, "1 min 40 s"), (245, "4 min 05 s"),
-    (3599.6, "1 h 00 min"), (7380, "2 h 03 min"), (90000, "25 h 00 min"),
-])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.00 s"),
+        (9.99, "9.99 s"),
+        (12.34, "12.3 s"),
+        (99.96, "1 min 40 s"),
+        (245, "4 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7380, "2 h 03 min"),
+        (90000, "25 h 00 min"),
+    ],
+)
 def test_times_are_told(seconds, text):
     assert duration(seconds) == text
 

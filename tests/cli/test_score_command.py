@@ -105,9 +105,11 @@ def test_a_table_is_never_held_whole(name):
     if name == "big.npz":
         with zipfile.ZipFile(name, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             archive.write("big.npy", "x.npy")
-    code = ("import resource, sys\nfrom refnaf_cli.main import main\n"
-            "try: main(['score', *sys.argv[1:]])\nexcept SystemExit as e: assert not e.code\n"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+    code = (
+        "import resource, sys\nfrom refnaf_cli.main import main\n"
+        "try: main(['score', *sys.argv[1:]])\nexcept SystemExit as e: assert not e.code\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
     command = [sys.executable, "-c", code, "g.safetensors", name, "--out", "o.npy", "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert np.load("o.npy", mmap_mode="r").shape == (600_000,)

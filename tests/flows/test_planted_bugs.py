@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -69,7 +71,7 @@ def test_a_wrong_sign_of_the_standardisation_is_caught(monkeypatch):
 
 def _off_by_one(ranks, hidden, outputs):
     below = [ranks, *hidden]
-    layers = [(up[:, None] >= low[None, :]) for low, up in zip(below[:-1], below[1:], strict=True)]
+    layers = [(up[:, None] >= low[None, :]) for low, up in itertools.pairwise(below)]
     layers.append(np.repeat(ranks, outputs)[:, None] >= below[-1][None, :])
     return [mask.astype(float) for mask in layers]
 

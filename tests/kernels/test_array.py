@@ -88,7 +88,7 @@ def test_the_workspace_hands_out_the_same_buffers_again():
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 def test_inversions_over_wild_parameters_meet_their_bound(name, scale, dtype):
     n = 5000
-    x, theta, *shared = _inputs(name, dtype, scale, dim=1, n=n, seed=7)
+    _, theta, *shared = _inputs(name, dtype, scale, dim=1, n=n, seed=7)
     engine = ops.ArrayOps()
     y = 10 * np.random.default_rng(3).normal(size=n).astype(dtype)
     found, log_slope, residual = engine.invert(name, y, theta[0], shared, {})
@@ -113,7 +113,7 @@ def test_the_root_finder_survives_plateaus_and_cliffs():
         return value, np.log(slope)
 
     wide = np.full(4, 1e12)
-    x, _, residual = monotone_root(steps, y[:3].copy(), -wide[:3], wide[:3])
+    _, _, residual = monotone_root(steps, y[:3].copy(), -wide[:3], wide[:3])
     assert (np.abs(residual) < 1e-9).all()
     cubic = monotone_root(lambda x, i: (x**3, np.log(3 * x**2 + 1e-300)), y.copy(), -wide, wide)[0]
     np.testing.assert_allclose(cubic, np.cbrt(y), rtol=1e-12)

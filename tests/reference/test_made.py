@@ -8,7 +8,9 @@ import pytest
 from refnaf.reference import made
 
 CONFIGS = list(
-    itertools.product([1, 2, 3, 7], ["natural", "reversed", "random"], [(), (1,), (3,), (16, 5), (4, 9, 2)], [False, True])
+    itertools.product(
+        [1, 2, 3, 7], ["natural", "reversed", "random"], [(), (1,), (3,), (16, 5), (4, 9, 2)], [False, True]
+    )
 )
 
 

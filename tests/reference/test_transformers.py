@@ -20,7 +20,9 @@ def _theta(count, n, scale=1.0, seed=0):
 def _matrices(d, layers, seed=1):
     rng = np.random.default_rng(seed)
     return [
-        rng.normal(size=s) for k, (n, m, o) in enumerate(ddsf.layer_sizes(d, layers)) for s in ([(m, n)] if k else []) + [(o, m)]
+        rng.normal(size=s)
+        for k, (n, m, o) in enumerate(ddsf.layer_sizes(d, layers))
+        for s in ([(m, n)] if k else []) + [(o, m)]
     ]
 
 
@@ -73,7 +75,7 @@ def test_log_derivatives_are_autograds():
 
 def test_tails_are_linear_and_exact():
     theta = _theta(15, 1, 2.0)
-    a, b, log_w = dsf.constrain(theta)
+    a, _, _ = dsf.constrain(theta)
     for sign in (1.0, -1.0):
         x = np.array([sign * 1e30])
         y, log_slope = dsf.dsf(x, theta)

@@ -12,9 +12,7 @@ from refnaf.reference.affine import LOG_SCALE_BOUND
 from refnaf.reference.affine import affine as reference_affine
 
 
-def forward(
-    x: np.ndarray, theta: np.ndarray, *, form: str, ws: Workspace
-) -> tuple[np.ndarray, np.ndarray, Any]:
+def forward(x: np.ndarray, theta: np.ndarray, *, form: str, ws: Workspace) -> tuple[np.ndarray, np.ndarray, Any]:
     """x ``(D, N)``, theta ``(D, 2, N)`` (shift or mean, raw scale) to y, log dy/dx and what :func:`vjp` needs."""
     y, log_slope = reference_affine(x, np.moveaxis(theta, 1, 0), form)
     return y, np.broadcast_to(log_slope, y.shape), (x, theta, form)

@@ -1,8 +1,9 @@
 """Deep dense sigmoidal flow (reference: :mod:`refnaf.reference.ddsf`) in O(d^2) a sample, with its analytic VJP.
 
-With ``E = exp(U - row max)``, once a step, and ``e = exp(c - max)``, ``softmax_j(U_ij + c_j) @ h = (E @ (e h)) / (E @ e)``:
-the d x d products are plain matrix products over the batch, stacked side by side along the samples. For the output
-matrix the normaliser needs no product of its own, since the two sums A and B over ``s(p)`` and ``s(-p)`` add up to it:
+With ``E = exp(U - row max)``, once a step, and ``e = exp(c - max)``,
+``softmax_j(U_ij + c_j) @ h = (E @ (e h)) / (E @ e)``. The d x d products are plain matrix products over the batch,
+stacked side by side along the samples. For the output matrix the normaliser needs no product of its own, since the two
+sums A and B over ``s(p)`` and ``s(-p)`` add up to it:
 
     h_next = log A - log B,        t_next = M (A + B) / (A B),      M over s(p) s(-p) p'.
 """
@@ -45,7 +46,7 @@ def _inner_vjp(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cotangents of v and v' to those of h, t and U; that of c is written into ``gc``."""
     h, t, ec, stacked, total, e_u = saved
-    dims, size, n = h.shape
+    dims, _, n = h.shape
     g = ws.take((dims, e_u.shape[0], 3 * n), h.dtype)
     np.divide(gv, total, out=g[..., :n])
     np.divide(gdv, total, out=g[..., n : 2 * n])
@@ -97,7 +98,7 @@ def _layer_forward(
     dims, d, n = raw_a.shape
     a, da_draw = slopes(raw_a, ws)
     inner = None
-    if e_u is None:
+    if e_u is None or t is None:
         v, dv = h, t
     else:
         v, dv, inner = _inner_forward(h, t, e_u, raw_u, ws)
@@ -143,7 +144,7 @@ def _layer_vjp(
     """
     a, da_draw, v, dv, inner, dp, plus, minus, ek, qdp, stacked, sums, total, _, e_w = saved
     ga, gb, gw, gu = grad_raw
-    dims, d, n = a.shape
+    n = a.shape[2]
     g = ws.take(sums.shape, a.dtype)
     shared = weighted_t / total
     np.subtract(grad_h, weighted_t, out=g[..., :n])
@@ -183,7 +184,7 @@ def _layer_vjp(
         ga += t
     ga *= da_draw
     np.multiply(gb, a, out=t)
-    if inner is None:
+    if inner is None or dv is None:
         return np.sum(t, axis=1, keepdims=True), None, None, grad_w
     gdp *= a
     gh, gt, grad_u = _inner_vjp(inner, v, dv, t, gdp, gu, ws)

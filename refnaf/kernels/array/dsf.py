@@ -1,6 +1,6 @@
 """Deep sigmoidal flow (reference: :mod:`refnaf.reference.dsf`) with its analytic VJP.
 
-With ``A = S+``, ``B = S-``, ``M = sum_j w_j a_j q_j``, ``q = s(p) s(-p)`` and the cotangents g of y and l of log dy/dx, put
+With ``A = S+``, ``B = S-``, ``M = sum_j w_j a_j q_j``, ``q = s(p) s(-p)``, and g, l the cotangents of y, log dy/dx, put
 ``cA = (g - l) / A``, ``cB = (g + l) / B``, ``cM = l / M``; then
 
     dp_j = w_j q_j (cA + cB + cM a_j (s(-p_j) - s(p_j))),      da_j = dp_j x + w_j q_j cM,      db_j = dp_j,
@@ -55,7 +55,7 @@ def forward(x: np.ndarray, theta: np.ndarray, *, ws: Workspace) -> tuple[np.ndar
 def vjp(
     saved: Any, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Workspace
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Cotangents ``(D, N)`` of y and ``(1 or D, N)`` of log dy/dx to those of x ``(D, N)`` and theta ``(D, 3 d, N)``."""
+    """Cotangents of y ``(D, N)`` and log dy/dx ``(1 or D, N)`` to those of x ``(D, N)`` and theta ``(D, 3 d, N)``."""
     x, a, da_draw, w, plus, minus, wq, s_plus, s_minus, mass, rare = saved
     dims, d, n = a.shape
     grad_theta = ws.take((dims, 3 * d, n), x.dtype)

@@ -19,6 +19,7 @@ def squash(x: np.ndarray, bound: float | None) -> np.ndarray:
 
 
 def squash_vjp(x: np.ndarray, bound: float | None, grad: np.ndarray) -> np.ndarray:
+    """Cotangent of :func:`squash` to that of x."""
     return grad if bound is None else grad / (1 + np.abs(x) * x.dtype.type(1 / bound)) ** 2
 
 
@@ -97,7 +98,7 @@ def vjp(saved: Any, grad: np.ndarray, masks: Sequence[np.ndarray], ws: Workspace
             activate_vjp(hidden[layer], activation, below, ws)
         grad = below
     out["x"] = squash_vjp(x, bound, grad)
-    if c is not None:
+    if grad_c is not None:
         out["context"] = squash_vjp(context, bound, grad_c)
     return out
 

@@ -19,9 +19,9 @@ def monotone_root(
     """Solve ``f_n(x_n) = y_n`` for increasing functions with roots in ``[low_n, high_n]``.
 
     ``function(x, index)`` returns ``f`` and ``log f'`` of the problems ``index`` at x. A Newton step that leaves the
-    bracket, or follows one that did not halve the residual, is replaced by a bisection. Returns x, ``log f'(x)`` and the
-    residual ``f(x) - y``, each ``(N,)``; x is as good as the dtype allows: the bracket has closed, or a step has become
-    smaller than the spacing of floats.
+    bracket, or follows one that did not halve the residual, is replaced by a bisection. Returns x, ``log f'(x)`` and
+    the residual ``f(x) - y``, each ``(N,)``; x is as good as the dtype allows: the bracket has closed, or a step has
+    become smaller than the spacing of floats.
     """
     eps = np.finfo(y.dtype).eps
     widest = np.finfo(y.dtype).max / 4

@@ -11,7 +11,7 @@ _OFFSET = float(inverse_softplus(1 - SLOPE_FLOOR))
 
 
 #: Beyond these e^|p| would overflow; the sums of such terms fall under rare.SMALLEST, and the reference takes over.
-_LARGEST = {np.dtype(np.float32): np.float32(85), np.dtype(np.float64): np.float64(690)}
+_LARGEST = {np.dtype(np.float32): 85.0, np.dtype(np.float64): 690.0}
 
 
 def sigmoid_pair(p: np.ndarray, ws: Workspace) -> tuple[np.ndarray, np.ndarray]:
