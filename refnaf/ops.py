@@ -51,9 +51,12 @@ class ArrayOps:
         masks: Sequence[numpy.ndarray],
         activation: str,
         bound: float | None,
+        gains: Sequence[tuple[numpy.ndarray, numpy.ndarray]] = (),
     ) -> tuple[numpy.ndarray, Any]:
         """The masked network; the weights' masks must be folded in (see :func:`refnaf.reference.made.network`)."""
-        return array_made.forward(x, context, weights, biases, context_weights, activation, bound, self.workspace)
+        return array_made.forward(
+            x, context, weights, biases, context_weights, activation, bound, gains, self.workspace
+        )
 
     def network_vjp(self, saved: Any, grad: numpy.ndarray, masks: Sequence[numpy.ndarray]) -> dict[str, Any]:
         return array_made.vjp(saved, grad, masks, self.workspace)
@@ -79,7 +82,7 @@ class ArrayOps:
             x, log_slope = INVERSES[name](y, theta, *shared, **options)
             return x, log_slope, numpy.zeros_like(y)
         with numpy.errstate(over="ignore"):
-            low, high = BRACKETS[name](y, theta, *shared)
+            low, high = BRACKETS[name](y, theta, *shared, **options)
         mark = self.workspace.mark()
 
         def function(x: numpy.ndarray, index: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:

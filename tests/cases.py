@@ -47,6 +47,8 @@ _ALL += [
     _case("maf-ddsf", 3, permutation="none"),
     _case("maf-dsf", 3, hidden=()),
     _case("maf-dsf", 3, bound=None),
+    _case("maf", 3, form="sigmoid"),
+    _case("maf-dsf", 3, 2, gains=True),
 ]
 
 #: Every case, by name.

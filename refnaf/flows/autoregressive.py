@@ -8,7 +8,7 @@ All y come from one pass; x is recovered from y one dimension after the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,13 +24,23 @@ from refnaf.reference._numpy import value
 LAST_SCALE = 0.05
 
 
+class Network(NamedTuple):
+    """The numbers of a masked network, a list each."""
+
+    weights: list[Any]
+    biases: list[Any]
+    context_weights: list[Any]
+    gains: list[tuple[Any, Any]]
+
+
 class Autoregressive(Layer):
     """A MADE conditioner and a transformer, reading x (MAF's direction).
 
     ``hidden``: widths of the hidden layers; ``order``: see :func:`refnaf.reference.made.input_ranks` (ranks);
     ``channels``: None for pseudo-parameters straight from the network, or C for the authors' narrow form, C channels a
     dimension and one linear map shared by the dimensions; ``bound``: the network reads ``x / (1 + |x| / bound)``, or x
-    itself where it is None.
+    itself where it is None; ``degrees``: those of the hidden units, sorted within each layer, or None for evenly spread
+    ones; ``gains``: whether the context also scales every unit, as in the cMADE of Huang et al. 2018.
     """
 
     kind = "autoregressive"
@@ -46,6 +56,8 @@ class Autoregressive(Layer):
         order: str | Sequence[int] = "natural",
         channels: int | None = None,
         bound: float | None = 10.0,
+        degrees: Sequence[Sequence[int]] | None = None,
+        gains: bool = False,
     ) -> None:
         super().__init__(dim, context_dim)
         hidden = [int(h) for h in hidden]
@@ -57,12 +69,22 @@ class Autoregressive(Layer):
         self.hidden, self.activation, self.channels, self.bound = hidden, activation, channels, bound
         self.ranks = made.input_ranks(dim, order)
         self.degrees = made.degrees(dim, hidden, context_dim > 0)
+        self.given_degrees = degrees is not None
+        if degrees is not None:
+            self.degrees = [made.checked_degrees(d, dim, width) for d, width in zip(degrees, hidden, strict=True)]
+        if gains and not context_dim:
+            raise ValueError("gains are functions of the context: this layer has none")
+        self.gains = gains
         self.outputs = self.transformer.count if channels is None else channels
         self.layer_masks = made.masks(self.ranks, self.degrees, self.outputs)
         self._masks_of: dict[Any, list[np.ndarray]] = {}
 
     def config(self) -> dict[str, Any]:
+        special: dict[str, Any] = {"degrees": [d.tolist() for d in self.degrees]} if self.given_degrees else {}
+        if self.gains:
+            special["gains"] = True
         return {
+            **special,
             "transformer_config": self.transformer.config(),
             "hidden": self.hidden,
             "activation": self.activation,
@@ -78,6 +100,9 @@ class Autoregressive(Layer):
             out[f"bias.{k}"] = (mask.shape[0],)
             if self.context_dim:
                 out[f"context.{k}"] = (mask.shape[0], self.context_dim)
+            if self.gains:
+                out[f"gain.{k}"] = (mask.shape[0], self.context_dim)
+                out[f"gain_bias.{k}"] = (mask.shape[0],)
         if self.channels is not None:
             out["spread.weight"] = (self.transformer.count, self.channels)
             out["spread.bias"] = (self.transformer.count,)
@@ -98,6 +123,9 @@ class Autoregressive(Layer):
             out[f"bias.{k}"] = np.zeros(mask.shape[0])
             if self.context_dim:
                 out[f"context.{k}"] = rng.normal(size=(mask.shape[0], self.context_dim)) * scale
+            if self.gains:
+                out[f"gain.{k}"] = np.zeros((mask.shape[0], self.context_dim))
+                out[f"gain_bias.{k}"] = np.ones(mask.shape[0])
         if self.channels is None:
             out[f"bias.{last}"] = self.transformer.initial(self.dim, rng).reshape(-1)
         else:
@@ -110,33 +138,39 @@ class Autoregressive(Layer):
             out[f"shared.{k}"] = array
         return {name: out[name] for name in self.shapes()}
 
-    def parts(self, params: Params, dtype: Any) -> tuple[list[Any], list[Any], list[Any], list[Any], list[Any]]:
-        """Weights, biases, context weights, shared parameters and masks of that dtype, a list each."""
-        count = len(self.layer_masks)
+    def network(self, params: Params) -> Network:
+        """The conditioner's own parameters."""
+        layers = range(len(self.layer_masks))
+        return Network(
+            [params[f"weight.{k}"] for k in layers],
+            [params[f"bias.{k}"] for k in layers],
+            [params[f"context.{k}"] for k in layers] if self.context_dim else [],
+            [(params[f"gain.{k}"], params[f"gain_bias.{k}"]) for k in layers] if self.gains else [],
+        )
+
+    def shared(self, params: Params) -> list[Any]:
+        """The transformer's parameters that all samples and dimensions share."""
+        return [params[f"shared.{k}"] for k in range(len(self.transformer.shared_shapes()))]
+
+    def _masks(self, dtype: Any) -> list[np.ndarray]:
         if dtype not in self._masks_of:
             self._masks_of[dtype] = [mask.astype(dtype) for mask in self.layer_masks]
-        return (
-            [params[f"weight.{k}"] for k in range(count)],
-            [params[f"bias.{k}"] for k in range(count)],
-            [params[f"context.{k}"] for k in range(count)] if self.context_dim else [],
-            [params[f"shared.{k}"] for k in range(len(self.transformer.shared_shapes()))],
-            self._masks_of[dtype],
-        )
+        return self._masks_of[dtype]
 
     def pseudo_parameters(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any]:
         """Theta ``(D, P, N)`` for x ``(D, N)``, and what the VJP needs."""
-        weights, biases, contexts, _, masks = self.parts(params, value(x).dtype)
-        out, saved = ops.network(x, context, weights, biases, contexts, masks, self.activation, self.bound)
+        weights, biases, contexts, gains = self.network(params)
+        masks = self._masks(value(x).dtype)
+        out, saved = ops.network(x, context, weights, biases, contexts, masks, self.activation, self.bound, gains)
         if self.channels is None:
             return traced_np.reshape(out, (self.dim, self.outputs, value(x).shape[1])), (saved, None)
         theta, spread = ops.spread(out, params["spread.weight"], params["spread.bias"], self.dim)
         return theta, (saved, spread)
 
     def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
-        shared = self.parts(params, value(x).dtype)[3]
         theta, network = self.pseudo_parameters(ops, params, x, context)
         name, options = self.transformer.name, self.transformer.options
-        y, log_slope, saved = ops.transform(name, x, theta, shared, options)
+        y, log_slope, saved = ops.transform(name, x, theta, self.shared(params), options)
         return y, total(log_slope, ops.traced), (network, saved, log_slope)
 
     def vjp(
@@ -148,12 +182,14 @@ class Autoregressive(Layer):
             grad_out = grad_theta.reshape(-1, grad_theta.shape[2])
         else:
             grad_out, grads["spread.weight"], grads["spread.bias"] = ops.spread_vjp(spread, grad_theta)
-        below = ops.network_vjp(network, grad_out, self.parts(params, grad_y.dtype)[4])
+        below = ops.network_vjp(network, grad_out, self._masks(grad_y.dtype))
         for k in range(len(self.layer_masks)):
             grads[f"weight.{k}"] = below["weights"][k]
             grads[f"bias.{k}"] = below["biases"][k]
             if self.context_dim:
                 grads[f"context.{k}"] = below["context_weights"][k]
+            if self.gains:
+                grads[f"gain.{k}"], grads[f"gain_bias.{k}"] = below["gains"][k]
         for k, grad in enumerate(grad_shared):
             grads[f"shared.{k}"] = grad
         return grad_x + below["x"], below["context"]
@@ -172,7 +208,7 @@ class Autoregressive(Layer):
 
     def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
         pseudo = self._every_pass(ops, params, y, context) if ops.traced else Incremental(self, params, y, context)
-        shared = self.parts(params, value(y).dtype)[3]
+        shared = self.shared(params)
         name, options = self.transformer.name, self.transformer.options
         columns: list[Any] = [None] * self.dim
         slopes: list[Any] = [None] * self.dim

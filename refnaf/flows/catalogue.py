@@ -33,6 +33,7 @@ def _stack(
     seed: int = 0,
     channels: int | None = None,
     bound: float | None = 10.0,
+    gains: bool = False,
     **transformer_options: Any,
 ) -> list[Layer]:
     if permutation not in ("reversed", "random", "none"):
@@ -51,6 +52,7 @@ def _stack(
             activation=activation,
             channels=channels,
             bound=bound,
+            gains=gains,
         )
         layers.append(Inverse(dim, context_dim, layer=layer) if direction == "iaf" else layer)
     return layers
@@ -121,8 +123,8 @@ def build(model: str, dim: int, context_dim: int = 0, seed: int = 0, dtype: str 
 
     Options of all but ``gaussian``: ``flows`` (layers, 5; 1 for made), ``hidden`` (widths of the conditioner,
     (64, 64)), ``activation`` (elu, relu, tanh), ``permutation`` between layers (reversed, random, none), ``channels``
-    (None for pseudo-parameters straight from the network, or C for the authors' narrow form), ``bound`` (see
-    :class:`~refnaf.flows.autoregressive.Autoregressive`). Of affine models ``form`` (exp, softplus, gated); of ``-dsf``
+    (None for pseudo-parameters straight from the network, or C for the authors' narrow form), ``bound`` and ``gains``
+    (see :class:`~refnaf.flows.autoregressive.Autoregressive`). Of affine models ``form`` (exp, softplus, gated); of ``-dsf``
     and ``-ddsf`` models ``units`` (16); of ``-ddsf`` ``layers`` (2).
 
     Raises ValueError for an unknown model, option or a bad value.

@@ -88,13 +88,13 @@ def _pull(
     name: str, flow: Flow, x: Any, context: Any, values: list[Any], grad: np.ndarray
 ) -> tuple[np.ndarray, Any, dict[str, np.ndarray]]:
     """The joint VJP of all rows, by chunks: x ``(N, D)``, context ``(N, C)`` or None, parameters by name."""
-    params = {k: np.asarray(v, flow.dtype) for k, v in zip(flow.params, values, strict=True)}
+    params = flow._override(dict(zip(flow.params, values, strict=True)), flow.dtype)
     own = flow.layer_params(params)
     rows = flow._rows(x, "x", flow.dim)
     conditions = flow._context(context, len(rows))
     grad_x = np.empty(rows.shape)
     grad_context = None if conditions is None else np.empty(conditions.shape)
-    sums = {k: np.zeros(v.shape, np.float64) for k, v in params.items()}
+    sums = {k: np.zeros(v.shape, np.float64) for k, v in flow.params.items()}
     ops = operations.ArrayOps()
     for part, point, c in flow._chunks(rows, conditions):
         ops.workspace.reset()

@@ -118,6 +118,14 @@ class Flow:
         config = {**self.config, "dtype": np.dtype(dtype).name}
         return _assemble(config, self.params, self.buffers, self.backend, self.history, self.provenance)
 
+    def _override(self, params: Mapping[str, Any] | None, dtype: np.dtype) -> Mapping[str, Any] | None:
+        """Parameters given to a method in place of the flow's own: arrays of a dtype, zero outside their masks."""
+        if params is None:
+            return None
+        masks = self.masks()
+        given = {name: np.asarray(params[name], dtype) for name in self.params}
+        return {name: a * masks[name].astype(dtype) if name in masks else a for name, a in given.items()}
+
     def layer_params(self, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The parameters as a dict for each layer."""
         own: list[dict[str, Any]] = [{} for _ in self.layers]
@@ -173,8 +181,8 @@ class Flow:
     def log_prob(self, x: Any, context: Any = None, params: Mapping[str, Any] | None = None) -> Any:
         """``log p(x)`` or ``log p(x | context)``: ``(N,)`` float64 nats.
 
-        With ``params`` the flow's parameters are taken from there. Arguments traced by autograd are differentiated
-        through the analytic chain.
+        With ``params`` the flow's parameters are taken from there; entries outside a mask count as zero. Arguments
+        traced by autograd are differentiated through the analytic chain.
         """
         from refnaf.flows import differentiable
 
@@ -219,7 +227,7 @@ class Flow:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Either direction by chunks. The third array is ``log p`` (forward) or the residual (inverse)."""
         ops = operations.make(self.backend)
-        own = self.layer_params(params)
+        own = self.layer_params(self._override(params, self.dtype))
         out = np.empty((len(rows), self.dim))
         logdet, third = np.empty(len(rows)), np.empty(len(rows))
         for part, x, c in self._chunks(rows, context):
@@ -238,8 +246,7 @@ class Flow:
             if lost.any():
                 wide = self.astype(np.float64)
                 few = None if context is None else context[lost]
-                override = None if params is None else {k: np.asarray(v, np.float64) for k, v in params.items()}
-                out[lost], logdet[lost], third[lost] = wide._map(rows[lost], few, override, inverse)
+                out[lost], logdet[lost], third[lost] = wide._map(rows[lost], few, params, inverse)
         return out, logdet, third
 
     def sample(self, n: int, seed: int = 0, context: Any = None, return_log_prob: bool = False) -> Any:

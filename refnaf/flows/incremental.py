@@ -23,16 +23,22 @@ class Incremental:
 
     def __init__(self, layer: Autoregressive, params: Params, y: np.ndarray, context: Any) -> None:
         self.layer, self.params = layer, params
-        self.weights, self.biases, contexts, _, _ = layer.parts(params, y.dtype)
+        self.weights, biases, contexts, gains = layer.network(params)
         n = y.shape[1]
         c = None if context is None else read(context, layer.bound)
         self.shift = [
             np.broadcast_to(bias[:, None], (len(bias), n)) if c is None else bias[:, None] + contexts[k] @ c
-            for k, bias in enumerate(self.biases)
+            for k, bias in enumerate(biases)
         ]
+        self.gains = [weight @ c + bias[:, None] for weight, bias in gains]
         self.x = np.zeros((layer.dim, n), y.dtype)
         self.hidden = [np.zeros((width, n), y.dtype) for width in layer.hidden]
         self._advance(0)
+
+    def _linear(self, k: int, rows: slice, below: np.ndarray) -> np.ndarray:
+        """Those rows of layer k, before the activation, from what they may read of the layer below."""
+        z = self.weights[k][rows, : len(below)] @ below
+        return (z * self.gains[k][rows] if self.gains else z) + self.shift[k][rows]
 
     def _advance(self, rank: int) -> None:
         """Compute the hidden units of degree ``rank``: all they may read is known."""
@@ -41,7 +47,7 @@ class Incremental:
         for k, degrees in enumerate(self.layer.degrees):
             first, last = np.searchsorted(degrees, [rank, rank + 1])
             if last > first:
-                z = self.weights[k][first:last, :limit] @ below[:limit] + self.shift[k][first:last]
+                z = self._linear(k, slice(first, last), below[:limit])
                 self.hidden[k][first:last] = made.activate(z, self.layer.activation)
             below, limit = self.hidden[k], last
 
@@ -54,7 +60,7 @@ class Incremental:
             self._advance(rank - 1)
         rows = slice(i * layer.outputs, (i + 1) * layer.outputs)
         below = self.hidden[-1] if layer.hidden else self.x
-        theta = self.weights[-1][rows] @ below + self.shift[-1][rows]
+        theta = self._linear(len(self.weights) - 1, rows, below)
         if layer.channels is not None:
             theta = self.params["spread.weight"] @ theta + self.params["spread.bias"][:, None]
         return theta

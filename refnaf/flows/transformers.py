@@ -5,12 +5,12 @@ Their mathematics is in :mod:`refnaf.reference` and is reached through :mod:`ref
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from refnaf.reference import ddsf
-from refnaf.reference.affine import FORMS
+from refnaf.reference.affine import BENDS, FORMS
 
 
 class Transformer:
@@ -38,22 +38,31 @@ class Transformer:
 
 
 class Affine(Transformer):
-    """``y = scale x + shift`` in one of the forms exp, softplus and gated."""
+    """``y = scale x + shift`` in one of the forms of :mod:`refnaf.reference.affine`, with its function's options."""
 
     name = "affine"
     count = 2
+    OPTIONS: ClassVar[dict[str, set[str]]] = {
+        "exp": {"how", "limit"},
+        "softplus": {"floor"},
+        "sigmoid": {"floor"},
+        "gated": {"how", "limit", "clip"},
+    }
 
-    def __init__(self, form: str = "exp") -> None:
+    def __init__(self, form: str = "exp", **options: Any) -> None:
         if form not in FORMS:
             raise ValueError(f"the form of an affine transformer must be one of {', '.join(FORMS)}, not {form!r}")
-        self.options = {"form": form}
+        unknown = set(options) - self.OPTIONS[form]
+        if unknown or options.get("how", "tanh") not in BENDS:
+            raise ValueError(f"an affine transformer of form {form} has no option {options}")
+        self.options = {"form": form, **options}
 
     def config(self) -> dict[str, Any]:
         return {"name": self.name, **self.options}
 
     def initial(self, dim: int, rng: np.random.Generator) -> np.ndarray:
-        # the gate of the gated form opens to sigmoid(4) = 0.98; a raw scale of 0 is the identity of the others
-        return np.tile([0.0, 4.0 if self.options["form"] == "gated" else 0.0], (dim, 1))
+        # a sigmoid opens to sigmoid(4) = 0.98; a raw scale of 0 is the identity of the others
+        return np.tile([0.0, 4.0 if self.options["form"] in ("gated", "sigmoid") else 0.0], (dim, 1))
 
 
 def _check_units(units: int, layers: int = 1) -> None:
@@ -70,14 +79,14 @@ class DSF(Transformer):
 
     name = "dsf"
 
-    def __init__(self, units: int = 16) -> None:
+    def __init__(self, units: int = 16, clip: float = 0.0) -> None:
         _check_units(units)
         self.units = units
         self.count = 3 * units
-        self.options = {}
+        self.options = {"clip": clip} if clip else {}
 
     def config(self) -> dict[str, Any]:
-        return {"name": self.name, "units": self.units}
+        return {"name": self.name, "units": self.units, **self.options}
 
     def initial(self, dim: int, rng: np.random.Generator) -> np.ndarray:
         theta = np.zeros((dim, 3, self.units))
@@ -90,14 +99,14 @@ class DDSF(Transformer):
 
     name = "ddsf"
 
-    def __init__(self, units: int = 16, layers: int = 2) -> None:
+    def __init__(self, units: int = 16, layers: int = 2, clip: float = 0.0) -> None:
         _check_units(units, layers)
         self.units, self.layers = units, layers
         self.count = ddsf.parameter_count(units, layers)
-        self.options = {}
+        self.options = {"clip": clip} if clip else {}
 
     def config(self) -> dict[str, Any]:
-        return {"name": self.name, "units": self.units, "layers": self.layers}
+        return {"name": self.name, "units": self.units, "layers": self.layers, **self.options}
 
     def shared_shapes(self) -> list[tuple[int, ...]]:
         sizes = ddsf.layer_sizes(self.units, self.layers)

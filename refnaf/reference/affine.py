@@ -8,50 +8,74 @@ from __future__ import annotations
 
 from typing import Any
 
-from refnaf.reference._numpy import np
-from refnaf.reference.stable import log_sigmoid, sigmoid, slopes
+from refnaf.reference._numpy import np, value
+from refnaf.reference.stable import SLOPE_FLOOR, log_sigmoid, shrink, sigmoid, slopes, squash
 
-#: Raw log-scales are bent to stay within this bound, so that no slope over- or underflows.
+#: Raw log-scales are bent to stay within this limit, so that no slope over- or underflows.
 LOG_SCALE_BOUND = 8.0
 
-FORMS = ("exp", "softplus", "gated")
+FORMS = ("exp", "softplus", "sigmoid", "gated")
+BENDS = ("tanh", "squash", "clamp", "none")
 
 
-def bend(raw: Any) -> Any:
-    """``B tanh(raw / B)``: the identity near zero, within ``(-B, B)`` for any argument."""
-    return LOG_SCALE_BOUND * np.tanh(raw * (1 / LOG_SCALE_BOUND))
+def bend(raw: Any, how: str = "tanh", limit: float = LOG_SCALE_BOUND) -> Any:
+    """A raw log-scale kept within ``(-limit, limit)``.
+
+    ``how``: "tanh", ``B tanh(raw / B)``; "squash", ``raw / (1 + |raw| / B)``; "clamp"; "none" for no limit at all.
+    """
+    if how == "tanh":
+        return limit * np.tanh(raw * (1 / limit))
+    if how == "squash":
+        return squash(raw, limit)
+    if how == "clamp":
+        inside = (abs(value(raw)) <= limit).astype(value(raw).dtype)
+        return raw * inside + value(raw).dtype.type(limit) * np.sign(value(raw)) * (1 - inside)
+    return raw
 
 
-def exponential(x: Any, shift: Any, raw: Any) -> tuple[Any, Any]:
+def exponential(x: Any, shift: Any, raw: Any, how: str = "tanh", limit: float = LOG_SCALE_BOUND) -> tuple[Any, Any]:
     """MAF's form (eq. 13-19): ``y = exp(alpha) x + shift`` with ``alpha = bend(raw)``."""
-    alpha = bend(raw)
+    alpha = bend(raw, how, limit)
     return np.exp(alpha) * x + shift, alpha
 
 
-def softplus_scaled(x: Any, shift: Any, raw: Any) -> tuple[Any, Any]:
+def softplus_scaled(x: Any, shift: Any, raw: Any, floor: float = SLOPE_FLOOR) -> tuple[Any, Any]:
     """A scale from a softplus, 1 at ``raw`` = 0: ``y = slopes(raw) x + shift`` (see :func:`.stable.slopes`)."""
-    scale = slopes(raw)
+    scale = slopes(raw, floor)
     return scale * x + shift, np.log(scale)
 
 
-def gated(x: Any, mean: Any, raw: Any) -> tuple[Any, Any]:
-    """IAF's numerically stable form (eq. 24): ``y = s x + (1 - s) mean`` with ``s = sigmoid(bend(raw))``."""
-    gate = bend(raw)
-    return sigmoid(gate) * x + sigmoid(-gate) * mean, log_sigmoid(gate)
+def sigmoid_scaled(x: Any, shift: Any, raw: Any, floor: float = SLOPE_FLOOR) -> tuple[Any, Any]:
+    """A scale from a sigmoid: ``y = (sigmoid(raw) + floor) x + shift``."""
+    scale = sigmoid(raw) + value(raw).dtype.type(floor)
+    return scale * x + shift, np.log(scale)
 
 
-def affine(x: Any, theta: Any, form: str = "exp") -> tuple[Any, Any]:
-    """One of the three by name: ``theta[0]`` is the shift (or mean), ``theta[1]`` the raw scale.
+def gated(
+    x: Any, mean: Any, raw: Any, how: str = "tanh", limit: float = LOG_SCALE_BOUND, clip: float = 0.0
+) -> tuple[Any, Any]:
+    """IAF's numerically stable form (eq. 24): ``y = s x + (1 - s) mean`` with ``s = sigmoid(bend(raw))``.
 
-    Raises ValueError for any other name.
+    With ``clip`` the gate is shrunk, ``s (1 - clip) + clip / 2``, as in the NAF authors' code.
     """
-    functions = {"exp": exponential, "softplus": softplus_scaled, "gated": gated}
+    gate = bend(raw, how, limit)
+    scale = shrink(sigmoid(gate), clip)
+    log_scale = log_sigmoid(gate) if clip == 0 else np.log(scale)
+    return scale * x + shrink(sigmoid(-gate), clip) * mean, log_scale
+
+
+def affine(x: Any, theta: Any, form: str = "exp", **options: Any) -> tuple[Any, Any]:
+    """One of the forms by name: ``theta[0]`` is the shift (or mean), ``theta[1]`` the raw scale.
+
+    ``options`` are those of the form's function. Raises ValueError for any other name.
+    """
+    functions = {"exp": exponential, "softplus": softplus_scaled, "sigmoid": sigmoid_scaled, "gated": gated}
     if form not in functions:
         raise ValueError(f"the form of an affine transformer must be one of {', '.join(FORMS)}, not {form!r}")
-    return functions[form](x, theta[0], theta[1])
+    return functions[form](x, theta[0], theta[1], **options)
 
 
-def inverse(y: Any, theta: Any, form: str = "exp") -> tuple[Any, Any]:
+def inverse(y: Any, theta: Any, form: str = "exp", **options: Any) -> tuple[Any, Any]:
     """The x with ``affine(x) = y``, in closed form, and ``log dx/dy``."""
-    shift, log_slope = affine(0 * y, theta, form)
+    shift, log_slope = affine(0 * y, theta, form, **options)
     return (y - shift) * np.exp(-log_slope), -log_slope

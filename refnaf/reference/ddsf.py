@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from refnaf.reference._numpy import np, value
-from refnaf.reference.dsf import logit_of_mixture
-from refnaf.reference.stable import log_softmax, logsumexp, slopes
+from refnaf.reference.dsf import clipped, logit_of_mixture
+from refnaf.reference.stable import log_softmax, logsumexp, slopes, unclip_logit
 
 
 def layer_sizes(d: int, layers: int) -> list[tuple[int, int, int]]:
@@ -66,10 +66,11 @@ def pairs(matrices: Sequence[Any]) -> list[tuple[Any, Any]]:
     return [(None, matrices[0]), *zip(matrices[1::2], matrices[2::2], strict=True)]
 
 
-def ddsf(x: Any, theta: Any, *matrices: Any) -> tuple[Any, Any]:
+def ddsf(x: Any, theta: Any, *matrices: Any, clip: float = 0.0) -> tuple[Any, Any]:
     """The transformer on raw pseudo-parameters ``(P, ...)``.
 
     ``matrices`` are the shared raw matrices in the order ``W_1, U_2, W_2, ...``, with U ``(d, in)`` and W ``(out, d)``.
+    ``clip`` is the delta of the NAF authors' code, applied to every layer's output (see :func:`.stable.clip_logit`).
     Returns ``y`` and ``log dy/dx``, each of the shape of x, in nats.
     """
     layers = pairs(matrices)
@@ -78,10 +79,11 @@ def ddsf(x: Any, theta: Any, *matrices: Any) -> tuple[Any, Any]:
     for (a, b, w, u), (shared_u, shared_w) in zip(split(theta, d, len(layers)), layers, strict=True):
         log_u = None if u is None else matrix_plus_row(shared_u, u)
         h, log_tangent = layer(h, log_tangent, slopes(a), b, matrix_plus_row(shared_w, w), log_u)
+        h, log_tangent = clipped(h, log_tangent, clip)
     return h[0], log_tangent[0]
 
 
-def bracket(y: Any, theta: Any, *matrices: Any) -> tuple[Any, Any]:
+def bracket(y: Any, theta: Any, *matrices: Any, clip: float = 0.0) -> tuple[Any, Any]:
     """An interval that holds the x with ``ddsf(x) = y``.
 
     Each output of a layer is a generalised mean of its p_j, and each v_j a convex combination of the layer's inputs:
@@ -91,5 +93,7 @@ def bracket(y: Any, theta: Any, *matrices: Any) -> tuple[Any, Any]:
     layers = pairs(matrices)
     low = high = y
     for a, b, _, _ in reversed(split(theta, layers[0][1].shape[1], len(layers))):
+        if clip:
+            low, high = unclip_logit(low, clip), unclip_logit(high, clip)
         low, high = np.min((low - b) / slopes(a), axis=0), np.max((high - b) / slopes(a), axis=0)
     return low, high

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 
 from refnaf.reference._numpy import np, value
-from refnaf.reference.stable import log_softmax, logsumexp, slopes, softplus
+from refnaf.reference.stable import clip_logit, log_softmax, logsumexp, slopes, softplus, unclip_logit
 
 
 def logit_of_mixture(p: Any, log_dp: Any, log_w: Any) -> tuple[Any, Any]:
@@ -50,17 +50,29 @@ def constrain(theta: Any) -> tuple[Any, Any, Any]:
     return slopes(theta[:d]), theta[d : 2 * d], log_softmax(theta[2 * d :])
 
 
-def dsf(x: Any, theta: Any) -> tuple[Any, Any]:
-    """The transformer on raw pseudo-parameters ``(3 d, ...)``: ``y`` and ``log dy/dx``, each ``(...)``, in nats."""
+def dsf(x: Any, theta: Any, clip: float = 0.0) -> tuple[Any, Any]:
+    """The transformer on raw pseudo-parameters ``(3 d, ...)``: ``y`` and ``log dy/dx``, each ``(...)``, in nats.
+
+    ``clip`` is the delta of the NAF authors' code (see :func:`.stable.clip_logit`); 0 is the equation.
+    """
     a, b, log_w = constrain(theta)
-    return sigmoid_mixture(x, a, b, log_w)
+    y, log_slope = sigmoid_mixture(x, a, b, log_w)
+    return clipped(y, log_slope, clip)
 
 
-def bracket(y: Any, theta: Any) -> tuple[Any, Any]:
+def clipped(y: Any, log_slope: Any, clip: float) -> tuple[Any, Any]:
+    """``y`` and its log-derivative after :func:`.stable.clip_logit`, or as they are where ``clip`` is 0."""
+    if clip == 0:
+        return y, log_slope
+    y, more = clip_logit(y, clip)
+    return y, log_slope + more
+
+
+def bracket(y: Any, theta: Any, clip: float = 0.0) -> tuple[Any, Any]:
     """An interval that holds the x with ``dsf(x) = y``.
 
     y is a generalised mean of the ``p_j = a_j x + b_j``, so that ``min_j p_j <= y <= max_j p_j`` at the root.
     """
     a, b, _ = constrain(theta)
-    roots = (y - b) / a
+    roots = ((unclip_logit(y, clip) if clip else y) - b) / a
     return np.min(roots, axis=0), np.max(roots, axis=0)

@@ -53,6 +53,14 @@ def degrees(dim: int, hidden: Sequence[int], context: bool = False) -> list[nump
     return [hidden_degrees(dim, width, context) for width in hidden]
 
 
+def checked_degrees(given: Sequence[int], dim: int, width: int) -> numpy.ndarray:
+    """Given degrees of a layer's units, ``(width,)``. Raises ValueError unless they are sorted integers in 0..D."""
+    found = numpy.asarray(given, dtype=int)
+    if found.shape != (width,) or (numpy.diff(found) < 0).any() or (found < 0).any() or (found > dim).any():
+        raise ValueError(f"degrees must be {width} sorted integers within 0..{dim}, got {found.tolist()}")
+    return found
+
+
 def masks(ranks: numpy.ndarray, hidden: Sequence[numpy.ndarray], outputs: int) -> list[numpy.ndarray]:
     """Masks of all layers, 0/1 of shape ``(out, in)``: hidden ``m_k' >= m_k``, output ``rank_d > m_k``.
 
@@ -91,17 +99,22 @@ def network(
     layer_masks: Sequence[Any],
     activation: str,
     bound: float | None,
+    gains: Sequence[tuple[Any, Any]] = (),
 ) -> Any:
-    """The masked network: ``h <- act((M * W) h + V c + b)``, without activation in the last layer.
+    """The masked network: ``h <- act(g(c) * (M * W) h + V c + b)``, without activation in the last layer.
 
     ``x`` is ``(D, N)``, ``context`` ``(C, N)`` or None, the result ``(D * outputs, N)``. The network reads
-    :func:`read` of x and of the context.
+    :func:`read` of x and of the context. ``gains`` holds, for each layer, the weight ``(out, C)`` and bias ``(out,)`` of
+    a gain ``g(c)`` that is linear in the context (the cMADE of Huang et al. 2018); without it g = 1.
     """
     h = read(x, bound)
     c = None if context is None else read(context, bound)
     last = len(weights) - 1
     for layer, (weight, bias, mask) in enumerate(zip(weights, biases, layer_masks, strict=True)):
-        h = np.dot(weight * mask, h) + bias[:, None]
+        h = np.dot(weight * mask, h)
+        if gains:
+            h = h * (np.dot(gains[layer][0], c) + gains[layer][1][:, None])
+        h = h + bias[:, None]
         if c is not None:
             h = h + np.dot(context_weights[layer], c)
         if layer < last:

@@ -28,14 +28,14 @@ def inverse_softplus(y: Any) -> Any:
 SLOPE_FLOOR = 1e-6
 
 
-def slopes(raw: Any) -> Any:
-    """Positive slopes, 1 at ``raw`` = 0: ``softplus(raw + softplus^-1(1 - f)) + f`` with the floor f = 1e-6.
+def slopes(raw: Any, floor: float = SLOPE_FLOOR) -> Any:
+    """Positive slopes, 1 at ``raw`` = 0: ``softplus(raw + softplus^-1(1 - f)) + f`` with the floor f, usually 1e-6.
 
     The floor keeps every unit strictly increasing where the softplus underflows; the offset is that of the NAF
     authors' code.
     """
-    offset = value(raw).dtype.type(inverse_softplus(1 - SLOPE_FLOOR))
-    return softplus(raw + offset) + value(raw).dtype.type(SLOPE_FLOOR)
+    offset = value(raw).dtype.type(inverse_softplus(1 - floor))
+    return softplus(raw + offset) + value(raw).dtype.type(floor)
 
 
 def log_sigmoid(x: Any) -> Any:
@@ -46,6 +46,29 @@ def log_sigmoid(x: Any) -> Any:
 def sigmoid(x: Any) -> Any:
     """``1 / (1 + exp(-x))``, never overflowing: ``exp(log_sigmoid(x))``."""
     return np.exp(log_sigmoid(x))
+
+
+def shrink(p: Any, clip: float) -> Any:
+    """A probability kept away from 0 and 1: ``p (1 - clip) + clip / 2``."""
+    return p if clip == 0 else p * (1 - clip) + clip / 2
+
+
+def clip_logit(y: Any, clip: float) -> tuple[Any, Any]:
+    """What the NAF authors' code makes of a logit y: ``logit(shrink(sigmoid(y)))``, and its log-derivative.
+
+    The image is bounded. Their logarithm of a sigmoid is low by ``clip``, and so is this log-derivative by twice that.
+    """
+    plus, minus = sigmoid(y), sigmoid(-y)
+    clipped = np.log(shrink(plus, clip)), np.log(shrink(minus, clip))
+    slope = numpy.log1p(-clip) + log_sigmoid(y) + log_sigmoid(-y) - clipped[0] - clipped[1] - 2 * clip
+    return clipped[0] - clipped[1], slope
+
+
+def unclip_logit(y: Any, clip: float) -> Any:
+    """The inverse of :func:`clip_logit`; infinite outside its image."""
+    plus, minus = ((sigmoid(s * y) - clip / 2) / (1 - clip) for s in (1, -1))
+    with numpy.errstate(divide="ignore"):
+        return np.log(np.maximum(plus, 0)) - np.log(np.maximum(minus, 0))
 
 
 def logit(p: Any) -> Any:

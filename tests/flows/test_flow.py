@@ -103,6 +103,18 @@ def test_masked_entries_stay_zero_whatever_is_put_there():
     )
 
 
+def test_given_parameters_count_as_zero_outside_their_masks():
+    flow = make(PLAIN)
+    x, _ = rows(PLAIN, 3)
+    other = {k: v + 0.1 for k, v in flow.params.items()}
+    np.testing.assert_array_equal(flow.log_prob(x, params=other), flow.replace(other).log_prob(x))
+    from autograd import grad
+
+    got = grad(lambda p: flow.log_prob(x, params=p).sum())(other)
+    for name, mask in flow.masks().items():
+        assert not got[name][mask == 0].any()
+
+
 def test_config_is_json():
     flow = make(CONDITIONAL)
     assert json.loads(json.dumps(flow.config)) == flow.config

@@ -11,14 +11,16 @@ sums A and B over ``s(p)`` and ``s(-p)`` add up to it:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnaf.kernels.array.rare import SMALLEST, RareColumns
-from refnaf.kernels.array.stable import exp_shifted, sigmoid_pair, slopes
+from refnaf.kernels.array.stable import clip_logit_vjp, exp_shifted, sigmoid_pair, slopes
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.reference import ddsf as reference
+from refnaf.reference.stable import clip_logit
 
 
 def _shifted(matrix: np.ndarray) -> np.ndarray:
@@ -71,7 +73,10 @@ def _inner_vjp(
 
 
 class _Saved(NamedTuple):
-    """What a layer's VJP needs; ``sums`` stacks A, B and M along the samples, ``tangent`` is the next t."""
+    """What a layer's VJP needs.
+
+    ``sums`` stacks A, B and M along the samples, ``tangent`` is the next t, ``exact`` the next h before clipping.
+    """
 
     a: np.ndarray
     da_draw: np.ndarray
@@ -88,10 +93,18 @@ class _Saved(NamedTuple):
     total: np.ndarray
     tangent: np.ndarray
     e_w: np.ndarray
+    exact: np.ndarray
+    clip: float
 
 
 def _layer_forward(
-    h: np.ndarray, t: np.ndarray | None, raw: tuple[Any, ...], e_u: np.ndarray | None, e_w: np.ndarray, ws: Workspace
+    h: np.ndarray,
+    t: np.ndarray | None,
+    raw: tuple[Any, ...],
+    e_u: np.ndarray | None,
+    e_w: np.ndarray,
+    clip: float,
+    ws: Workspace,
 ) -> tuple[np.ndarray, np.ndarray, _Saved]:
     """One layer: h and its tangent t ``(D, in, N)`` (t None stands for ones) to those of the next."""
     raw_a, b, raw_w, raw_u = raw
@@ -132,7 +145,12 @@ def _layer_forward(
     np.divide(mass, s_plus, out=tangent)
     np.multiply(tangent, total, out=tangent)
     np.divide(tangent, s_minus, out=tangent)
-    return out, tangent, _Saved(a, da_draw, v, dv, inner, dp, plus, minus, ek, qdp, stacked, sums, total, tangent, e_w)
+    exact = out
+    if clip:
+        out, more = clip_logit(out, clip)
+        tangent *= np.exp(more)
+    kept = _Saved(a, da_draw, v, dv, inner, dp, plus, minus, ek, qdp, stacked, sums, total, tangent, e_w, exact, clip)
+    return out, tangent, kept
 
 
 def _layer_vjp(
@@ -142,7 +160,10 @@ def _layer_vjp(
 
     Cotangents of a, b, w and u are written into ``grad_raw``.
     """
-    a, da_draw, v, dv, inner, dp, plus, minus, ek, qdp, stacked, sums, total, _, e_w = saved
+    a, da_draw, v, dv, inner, dp, plus, minus, ek, qdp, stacked, sums, total, _, e_w, exact, clip = saved
+    if clip:
+        slope, dlog = clip_logit_vjp(exact, clip, ws)
+        grad_h = grad_h * slope + weighted_t * dlog
     ga, gb, gw, gu = grad_raw
     n = a.shape[2]
     g = ws.take(sums.shape, a.dtype)
@@ -191,10 +212,12 @@ def _layer_vjp(
     return gh, gt, grad_u, grad_w
 
 
-def _run(x: np.ndarray, theta: np.ndarray, matrices: Sequence[np.ndarray], ws: Workspace) -> tuple[Any, ...]:
+def _run(
+    x: np.ndarray, theta: np.ndarray, matrices: Sequence[np.ndarray], clip: float, ws: Workspace
+) -> tuple[Any, ...]:
     h, t, layers = x[:, None], None, []
     for raw, (u, w) in zip(_parts(theta, matrices), reference.pairs(matrices), strict=True):
-        h, t, saved = _layer_forward(h, t, raw, None if u is None else _shifted(u), _shifted(w), ws)
+        h, t, saved = _layer_forward(h, t, raw, None if u is None else _shifted(u), _shifted(w), clip, ws)
         layers.append(saved)
     return h[:, 0].copy(), np.log(t[:, 0]), layers  # type: ignore[index]
 
@@ -222,17 +245,17 @@ def _out_of_range(y: np.ndarray, log_slope: np.ndarray, layers: list[Any]) -> np
 
 
 def forward(
-    x: np.ndarray, theta: np.ndarray, *matrices: np.ndarray, ws: Workspace
+    x: np.ndarray, theta: np.ndarray, *matrices: np.ndarray, ws: Workspace, clip: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, Any]:
     """x ``(D, N)``, theta ``(D, P, N)`` to y ``(D, N)``, log dy/dx ``(D, N)`` and what :func:`vjp` needs."""
     rare = None
     with np.errstate(all="ignore"):
-        y, log_slope, layers = _run(x, theta, matrices, ws)
+        y, log_slope, layers = _run(x, theta, matrices, clip, ws)
         where = _out_of_range(y, log_slope, layers)
         if where is not None:
-            rare = RareColumns(reference.ddsf, where, x, theta, matrices)
+            rare = RareColumns(partial(reference.ddsf, clip=clip), where, x, theta, matrices)
             # harmless numbers in their place: their gradients below are zero, and must not become 0 * inf
-            y, log_slope, layers = _run(np.where(where, 0, x), np.where(where[:, None], 0, theta), matrices, ws)
+            y, log_slope, layers = _run(np.where(where, 0, x), np.where(where[:, None], 0, theta), matrices, clip, ws)
     if rare is not None:
         rare.patch(y, log_slope)
     return y, log_slope, (theta.shape, layers, matrices, rare)

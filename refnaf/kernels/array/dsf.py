@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from refnaf.kernels.array.rare import SMALLEST, RareColumns
-from refnaf.kernels.array.stable import exp_shifted, sigmoid_pair, slopes
+from refnaf.kernels.array.stable import clip_logit_vjp, exp_shifted, sigmoid_pair, slopes
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.reference import dsf as reference
 
 
-def forward(x: np.ndarray, theta: np.ndarray, *, ws: Workspace) -> tuple[np.ndarray, np.ndarray, Any]:
+def forward(
+    x: np.ndarray, theta: np.ndarray, *, ws: Workspace, clip: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, Any]:
     """x ``(D, N)``, theta ``(D, 3 d, N)`` to y ``(D, N)``, log dy/dx ``(D, N)`` and what :func:`vjp` needs."""
     d = theta.shape[1] // 3
     dtype = x.dtype
@@ -49,14 +51,19 @@ def forward(x: np.ndarray, theta: np.ndarray, *, ws: Workspace) -> tuple[np.ndar
     if where.any():
         rare = RareColumns(reference.dsf, where, x, theta)
         rare.patch(y, log_slope)
-    return y, log_slope, (x, a, da_draw, w, plus, minus, wq, s_plus, s_minus, mass, rare)
+    exact = y if clip else None
+    y, log_slope = reference.clipped(y, log_slope, clip)
+    return y, log_slope, (x, a, da_draw, w, plus, minus, wq, s_plus, s_minus, mass, rare, exact, clip)
 
 
 def vjp(
     saved: Any, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Workspace
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Cotangents of y ``(D, N)`` and log dy/dx ``(1 or D, N)`` to those of x ``(D, N)`` and theta ``(D, 3 d, N)``."""
-    x, a, da_draw, w, plus, minus, wq, s_plus, s_minus, mass, rare = saved
+    x, a, da_draw, w, plus, minus, wq, s_plus, s_minus, mass, rare, exact, clip = saved
+    if exact is not None:
+        slope, dlog = clip_logit_vjp(exact, clip, ws)
+        grad_y = grad_y * slope + grad_log_slope * dlog
     dims, d, n = a.shape
     grad_theta = ws.take((dims, 3 * d, n), x.dtype)
     ga, gb, gw = grad_theta[:, :d], grad_theta[:, d : 2 * d], grad_theta[:, 2 * d :]

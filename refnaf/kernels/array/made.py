@@ -59,39 +59,54 @@ def forward(
     context_weights: Sequence[np.ndarray],
     activation: str,
     bound: float | None,
+    gains: Sequence[tuple[np.ndarray, np.ndarray]],
     ws: Workspace,
 ) -> tuple[np.ndarray, Any]:
     """x ``(D, N)`` and context ``(C, N)`` to ``(D * outputs, N)``, and what :func:`vjp` needs."""
     c = None if context is None else squash(context, bound)
     hidden = [squash(x, bound)]
+    gained: list[tuple[np.ndarray, np.ndarray]] = []
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         z = ws.take((weight.shape[0], x.shape[1]), x.dtype)
         np.dot(weight, hidden[-1], out=z)
+        if gains:
+            gain, product = ws.take(z.shape, z.dtype), ws.take(z.shape, z.dtype)
+            np.dot(gains[layer][0], c, out=gain)
+            gain += gains[layer][1][:, None]
+            np.copyto(product, z)
+            z *= gain
+            gained.append((gain, product))
         z += bias[:, None]
         if c is not None:
             part = ws.take(z.shape, z.dtype)
             z += np.dot(context_weights[layer], c, out=part)
         hidden.append(activate(z, activation, ws) if layer < len(weights) - 1 else z)
-    return hidden[-1], (x, context, c, hidden[:-1], weights, context_weights, activation, bound)
+    return hidden[-1], (x, context, c, hidden[:-1], weights, context_weights, activation, bound, gains, gained)
 
 
 def vjp(saved: Any, grad: np.ndarray, masks: Sequence[np.ndarray], ws: Workspace) -> dict[str, Any]:
-    """Cotangent of the output to those of ``x``, ``context``, ``weights`` (masked), ``biases``, ``context_weights``."""
-    x, context, c, hidden, weights, context_weights, activation, bound = saved
+    """Cotangent of the output to those of ``x``, ``context`` and, by the forward's names, the parameters."""
+    x, context, c, hidden, weights, context_weights, activation, bound, gains, gained = saved
     layers = range(len(weights) - 1, -1, -1)
     out: dict[str, Any] = {"weights": [None] * len(weights), "biases": [None] * len(weights), "context": None}
-    out["context_weights"] = [None] * len(context_weights)
+    out["context_weights"], out["gains"] = [None] * len(context_weights), [None] * len(gains)
     grad_c = None
     for layer in layers:
-        gw = ws.take(weights[layer].shape, grad.dtype)
-        np.dot(grad, hidden[layer].T, out=gw)
-        gw *= masks[layer]
-        out["weights"][layer] = gw
         out["biases"][layer] = np.sum(grad, axis=1)
         if c is not None:
             out["context_weights"][layer] = np.dot(grad, c.T)
             part = np.dot(context_weights[layer].T, grad)
             grad_c = part if grad_c is None else grad_c + part
+        if gains:
+            gain, product = gained[layer]
+            on_gain = grad * product
+            out["gains"][layer] = (np.dot(on_gain, c.T), np.sum(on_gain, axis=1))
+            grad_c = grad_c + np.dot(gains[layer][0].T, on_gain)
+            grad = grad * gain
+        gw = ws.take(weights[layer].shape, grad.dtype)
+        np.dot(grad, hidden[layer].T, out=gw)
+        gw *= masks[layer]
+        out["weights"][layer] = gw
         below = ws.take(hidden[layer].shape, grad.dtype)
         np.dot(weights[layer].T, grad, out=below)
         if layer > 0:

@@ -7,9 +7,6 @@ import numpy as np
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.reference.stable import SLOPE_FLOOR, inverse_softplus
 
-_OFFSET = float(inverse_softplus(1 - SLOPE_FLOOR))
-
-
 #: Beyond these e^|p| would overflow; the sums of such terms fall under rare.SMALLEST, and the reference takes over.
 _LARGEST = {np.dtype(np.float32): 85.0, np.dtype(np.float64): 690.0}
 
@@ -29,11 +26,11 @@ def sigmoid_pair(p: np.ndarray, ws: Workspace) -> tuple[np.ndarray, np.ndarray]:
     return plus, minus
 
 
-def slopes(raw: np.ndarray, ws: Workspace) -> tuple[np.ndarray, np.ndarray]:
+def slopes(raw: np.ndarray, ws: Workspace, floor: float = SLOPE_FLOOR) -> tuple[np.ndarray, np.ndarray]:
     """``a = softplus(raw + offset) + floor`` and ``da/draw = sigmoid(raw + offset) = 1 - exp(-softplus)``."""
     a = ws.take(raw.shape, raw.dtype)
     derivative = ws.take(raw.shape, raw.dtype)
-    np.add(raw, raw.dtype.type(_OFFSET), out=a)
+    np.add(raw, raw.dtype.type(inverse_softplus(1 - floor)), out=a)
     np.abs(a, out=derivative)
     np.negative(derivative, out=derivative)
     np.exp(derivative, out=derivative)
@@ -43,7 +40,7 @@ def slopes(raw: np.ndarray, ws: Workspace) -> tuple[np.ndarray, np.ndarray]:
     np.negative(a, out=derivative)
     np.expm1(derivative, out=derivative)
     np.negative(derivative, out=derivative)
-    a += raw.dtype.type(SLOPE_FLOOR)
+    a += raw.dtype.type(floor)
     return a, derivative
 
 
@@ -52,3 +49,11 @@ def exp_shifted(raw: np.ndarray, ws: Workspace) -> np.ndarray:
     out = ws.take(raw.shape, raw.dtype)
     np.subtract(raw, np.max(raw, axis=1, keepdims=True), out=out)
     return np.exp(out, out=out)
+
+
+def clip_logit_vjp(y: np.ndarray, clip: float, ws: Workspace) -> tuple[np.ndarray, np.ndarray]:
+    """Derivative of :func:`refnaf.reference.stable.clip_logit`, and that of the logarithm it returns, at y."""
+    plus, minus = sigmoid_pair(y, ws)
+    shrunk, rest = plus * (1 - clip) + clip / 2, minus * (1 - clip) + clip / 2
+    slope = (1 - clip) * plus * minus / (shrunk * rest)
+    return slope, (minus - plus) - (rest - shrunk) * slope
