@@ -71,10 +71,12 @@ def run(
     **training: Any,
 ) -> None:
     """Fits, writes ``target`` and ``picture``, and prints the table. Arguments as the command's options."""
-    if model not in refnaf.models():
-        raise click.UsageError(f"--model: expected one of {', '.join(refnaf.models())}, got {model!r}")
+    check_model(model)
     checkpoint = _checkpoint(target, resume, quiet)
-    settings = {**_model_options(options), **{name: value for name, value in training.items() if value is not None}}
+    settings = {
+        **model_options(options, _OWN_OPTIONS),
+        **{name: value for name, value in training.items() if value is not None},
+    }
     parts = _read(data, validation, test, seed, drop_nonfinite, quiet, (key, context, context_key))
     progress = Progress(quiet=quiet)
     began = time.monotonic()
@@ -132,10 +134,17 @@ def _checkpoint(target: Path, resume: bool, quiet: bool) -> Path:
     return checkpoint
 
 
-def _model_options(options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+def check_model(model: str) -> None:
+    """Raises UsageError for a name that is no model's."""
+    if model not in refnaf.models():
+        raise click.UsageError(f"--model: expected one of {', '.join(refnaf.models())}, got {model!r}")
+
+
+def model_options(options: tuple[tuple[str, Any], ...], own: set[str]) -> dict[str, Any]:
+    """The model's options by name. Raises UsageError for one given twice, or one of the command's ``own``."""
     found: dict[str, Any] = {}
     for name, value in options:
-        if name in _OWN_OPTIONS:
+        if name in own:
             raise click.UsageError(
                 f"--option {name}=...: this is an option of the command; write --{name.replace('_', '-')}"
             )

@@ -6,19 +6,26 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 from typing import Any, NoReturn
 
 import click
 
-# command -> its line in `refnaf --help`; the module of the same name holds a click command of the same name.
+# command -> its line in `refnaf --help`; the module of the same name holds a click command of the same name
+# (with an underscore behind it where that is a keyword).
 COMMANDS = {
     "fit": "Fit a flow to a table of numbers.",
     "score": "Log-density of every row under a fitted flow.",
     "sample": "Draw rows from a fitted flow.",
     "plot": "Picture a fitted flow: density, samples, training curve, calibration.",
     "info": "What a model file holds.",
+    "infer": "Fit a flow to an unnormalised log-density: variational inference.",
+    "import": "Make a flow of another library's weights.",
+    "vectors": "Golden vectors of a flow, to hold another implementation against.",
+    "verify": "Compare another implementation with golden vectors; name what went wrong.",
+    "check": "Is a normalising flow, given as Python functions, right?",
 }
 
 
@@ -31,7 +38,8 @@ class OneLineGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"refnaf_cli.{cmd_name}"), cmd_name)
+        name = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(importlib.import_module(f"refnaf_cli.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

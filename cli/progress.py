@@ -17,10 +17,13 @@ _REFRESH = 0.1  # seconds between two drawings of the bar
 
 
 class Progress:
-    """A callable for ``refnaf.fit(progress=...)``. With ``quiet`` it shows messages (such as of steps undone) alone."""
+    """A callable for ``refnaf.fit(progress=...)``. With ``quiet`` it shows messages (such as of steps undone) alone.
 
-    def __init__(self, terminal: bool | None = None, quiet: bool = False) -> None:
-        self.quiet = quiet
+    ``epoch`` is the word for what is counted.
+    """
+
+    def __init__(self, terminal: bool | None = None, quiet: bool = False, epoch: str = "epoch") -> None:
+        self.quiet, self.epoch = quiet, epoch
         self.terminal = sys.stderr.isatty() if terminal is None else terminal
         self._epoch: Mapping[str, Any] = {}
         self._told = 0.0  # when the last evaluation was
@@ -41,7 +44,7 @@ class Progress:
                 self._draw(now)
             else:
                 left = event.get("seconds_left")
-                click.echo("  ".join([*_scores(event), duration(event["seconds"]), *_left(left)]), err=True)
+                click.echo("  ".join([*_scores(event, self.epoch), duration(event["seconds"]), *_left(left)]), err=True)
         elif event["kind"] == "step" and self.terminal:
             self._done = event["step"] / max(1, event["steps"])
             if now - self._last >= _REFRESH:
@@ -53,7 +56,7 @@ class Progress:
         left = self._epoch.get("seconds_left")
         parts = [
             f"{self._done:4.0%} [{'#' * full}{'.' * (_BAR - full)}]",
-            *_scores(self._epoch),
+            *_scores(self._epoch, self.epoch),
             *_left(None if left is None else max(0.0, left - (now - self._told))),
         ]
         text = "  ".join(parts)[: shutil.get_terminal_size().columns - 1]
@@ -67,11 +70,11 @@ class Progress:
             self._drawn = 0
 
 
-def _scores(event: Mapping[str, Any]) -> list[str]:
+def _scores(event: Mapping[str, Any], epoch: str) -> list[str]:
     if not event:
         return []
     epochs = event.get("epochs")
-    shown = [f"epoch {event['epoch']:g}" + (f"/{epochs:g}" if epochs else "")]
+    shown = [f"{epoch} {event['epoch']:g}" + (f"/{epochs:g}" if epochs else "")]
     return shown + [
         f"{name} {number(event[name])}" for name in ("train", "validation", "best") if event.get(name) is not None
     ]

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-SCORE_NAMES = {"train": "training", "validation": "validation", "test": "test", "gaussian_test": "Gaussian, test"}
+SCORE_NAMES = {
+    "train": "training",
+    "validation": "validation",
+    "test": "test",
+    "gaussian_test": "Gaussian, test",
+    "elbo": "ELBO",
+    "log_normaliser": "log normaliser",
+}
 
 
 def note(text: str) -> None:

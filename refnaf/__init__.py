@@ -16,13 +16,16 @@ _HOMES = {
     "load": "refnaf.flows",
     "models": "refnaf.flows",
     "fit": "refnaf.training",
+    "fit_variational": "refnaf.training",
     "split_rows": "refnaf.training",
     "FitError": "refnaf.errors",
     "DataWarning": "refnaf.errors",
     "FileFormatError": "refnaf.persistence",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]
+_SUBPACKAGES = ("interop", "verify")
+
+__all__ = ["__version__", *sorted(_HOMES), *_SUBPACKAGES]
 
 if TYPE_CHECKING:
     from refnaf.errors import DataWarning as DataWarning
@@ -33,10 +36,13 @@ if TYPE_CHECKING:
     from refnaf.flows import models as models
     from refnaf.persistence import FileFormatError as FileFormatError
     from refnaf.training import fit as fit
+    from refnaf.training import fit_variational as fit_variational
     from refnaf.training import split_rows as split_rows
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"refnaf.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'refnaf' has no attribute {name!r}; it has {', '.join(__all__)}")
@@ -44,4 +50,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})

@@ -1,23 +1,31 @@
-"""What training minimises: the mean negative log-likelihood of a batch, in nats, with its gradient."""
+"""What training minimises, in nats, with its gradient: the mean negative log-likelihood of a batch, or the free energy.
+
+The free energy needs samples of the flow and the gradient of a log-density in place of data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from refnaf import ops as operations
 from refnaf.flows import chain
 from refnaf.flows.flow import Flow
+from refnaf.reference.variational import free_energy, sample_log_prob
 
 #: Rows that are differentiated together. Fixed, so that sums do not depend on the number of threads.
 ROWS = 256
 
 
-class NegativeLogLikelihood:
-    """``-mean log p(x)`` over a batch and its gradient, as functions of one flat vector of parameters.
+#: x ``(N, D)`` to a log-density ``(N,)`` and its gradient ``(N, D)``.
+LogDensity = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Objective:
+    """A mean over a batch and its gradient, as functions of one flat vector of parameters.
 
     The batch is cut into chunks of fixed size that plain threads share; each chunk has its own buffers, and the sums
     are taken in order: the bits do not depend on ``threads``.
@@ -46,42 +54,113 @@ class NegativeLogLikelihood:
             start = stop
         return out
 
-    def _chunk(self, index: int, own: list[dict[str, Any]], x: np.ndarray, context: np.ndarray | None) -> float:
-        ops, grad = self._ops[index], self._grads[index]
-        ops.workspace.reset()
-        c = self.flow.standard_context(None if context is None else np.ascontiguousarray(context.T))
-        with np.errstate(all="ignore"):
-            log_prob, _, _, grads = chain.log_prob_vjp(self.flow.layers, own, ops, np.ascontiguousarray(x.T), c, -1.0)
-        named = self.views(grad)
+    def _start(self, flat: np.ndarray, rows: int) -> tuple[list[dict[str, Any]], list[slice]]:
+        """The layers' parameters, and the chunks of a batch, with buffers for each."""
+        chunks = [slice(start, start + ROWS) for start in range(0, rows, ROWS)]
+        while len(self._ops) < len(chunks):
+            self._ops.append(operations.ArrayOps())
+            self._grads.append(np.zeros(self.size, self.dtype))
+        return self.flow.layer_params(self.views(flat)), chunks
+
+    def _map(self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The function of each job's arguments, in order."""
+        if self._pool is None or len(jobs) == 1:
+            return [function(*job) for job in jobs]
+        return list(self._pool.map(lambda job: function(*job), jobs))
+
+    def _keep(self, index: int, grads: Sequence[dict[str, np.ndarray]]) -> None:
+        """Put a chunk's gradients, layer by layer, into its flat vector."""
+        named = self.views(self._grads[index])
         for k, layer_grads in enumerate(grads):
             for local, array in layer_grads.items():
                 named[f"{k}.{local}"][...] = array
-        return -float(np.sum(log_prob))
 
-    def __call__(self, flat: np.ndarray, x: np.ndarray, context: np.ndarray | None) -> tuple[float, np.ndarray]:
-        """The mean over the rows of x ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
-        own = self.flow.layer_params(self.views(flat))
-        starts = range(0, len(x), ROWS)
-        while len(self._ops) < len(starts):
-            self._ops.append(operations.ArrayOps())
-            self._grads.append(np.zeros(self.size, self.dtype))
-        jobs = [
-            (k, own, x[s : s + ROWS], None if context is None else context[s : s + ROWS]) for k, s in enumerate(starts)
-        ]
-        if self._pool is None or len(jobs) == 1:
-            losses = [self._chunk(*job) for job in jobs]
-        else:
-            losses = list(self._pool.map(lambda job: self._chunk(*job), jobs))
+    def _mean(self, chunks: int, rows: int) -> np.ndarray:
+        """The gradients of so many chunks in one vector, over the number of rows."""
         grad = self._grads[0]
-        for other in self._grads[1 : len(jobs)]:
+        for other in self._grads[1:chunks]:
             grad += other
-        grad *= self.dtype.type(1 / len(x))
-        return sum(losses) / len(x), grad
+        grad *= self.dtype.type(1 / rows)
+        return grad
 
     def close(self) -> None:
         """Stop the threads."""
         if self._pool is not None:
             self._pool.shutdown()
+
+
+class NegativeLogLikelihood(Objective):
+    """``-mean log p(x)`` over the rows of a batch, and its gradient."""
+
+    def _chunk(self, index: int, own: list[dict[str, Any]], x: np.ndarray, context: np.ndarray | None) -> float:
+        ops = self._ops[index]
+        ops.workspace.reset()
+        c = self.flow.standard_context(None if context is None else np.ascontiguousarray(context.T))
+        with np.errstate(all="ignore"):
+            log_prob, _, _, grads = chain.log_prob_vjp(self.flow.layers, own, ops, np.ascontiguousarray(x.T), c, -1.0)
+        self._keep(index, grads)
+        return -float(np.sum(log_prob))
+
+    def __call__(self, flat: np.ndarray, x: np.ndarray, context: np.ndarray | None) -> tuple[float, np.ndarray]:
+        """The mean over the rows of x ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
+        own, chunks = self._start(flat, len(x))
+        jobs = [(k, own, x[part], None if context is None else context[part]) for k, part in enumerate(chunks)]
+        losses = self._map(self._chunk, jobs)
+        return sum(losses) / len(x), self._mean(len(chunks), len(x))
+
+
+class _Drawn(NamedTuple):
+    """A chunk of samples: x ``(D, n)``, log q ``(n,)``, its gradient in x or None, and what the VJP needs."""
+
+    x: np.ndarray
+    log_q: np.ndarray
+    score: np.ndarray | None
+    images: list[Any]
+
+
+class FreeEnergy(Objective):
+    """``E_q[log q(x) - beta log p(x)]`` over samples ``x = f^-1(z)`` of a flow q, z standard normal, and its gradient.
+
+    The variational free energy (Rezende and Mohamed 2015): at beta 1 the reverse KL divergence from an unnormalised p,
+    less the log of its normaliser. Samples come from the base, so that the gradient goes through them. ``log_density``
+    is p's; it is called with all samples of a batch at once, from the calling thread.
+
+    With ``path`` the gradient is the path derivative of Roeder, Wu and Duvenaud 2017: the parameters inside ``log q``
+    are held, which leaves out the score, a term of mean zero. Where q is p, no sample has a gradient then.
+    """
+
+    def __init__(self, flow: Flow, log_density: LogDensity, threads: int = 1, path: bool = False) -> None:
+        super().__init__(flow, threads)
+        self.log_density, self.path = log_density, path
+
+    def _sample(self, index: int, own: list[dict[str, Any]], z: np.ndarray) -> _Drawn:
+        ops, layers = self._ops[index], self.flow.layers
+        ops.workspace.reset()
+        base = np.ascontiguousarray(z.T, dtype=self.dtype)
+        with np.errstate(all="ignore"):
+            x, logdet, _, images = chain.inverse(layers, own, ops, base, None)
+            score = chain.inverse_score(layers, own, ops, images, None, base) if self.path else None
+        return _Drawn(x, sample_log_prob(chain.base_log_prob(base), logdet), score, images)
+
+    def _pull(self, index: int, own: list[dict[str, Any]], drawn: _Drawn, grad_x: np.ndarray) -> None:
+        grad_logdet = np.full(grad_x.shape[1], -1.0)
+        if drawn.score is not None:
+            grad_x, grad_logdet = grad_x + drawn.score, 0 * grad_logdet
+        ops, layers = self._ops[index], self.flow.layers
+        with np.errstate(all="ignore"):
+            self._keep(index, chain.inverse_vjp(layers, own, ops, drawn.images, None, grad_x, grad_logdet)[2])
+
+    def __call__(self, flat: np.ndarray, z: np.ndarray, beta: float = 1.0) -> tuple[float, np.ndarray]:
+        """The mean over base samples z ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
+        own, chunks = self._start(flat, len(z))
+        drawn = self._map(self._sample, [(k, own, z[part]) for k, part in enumerate(chunks)])
+        log_p, slopes = self.log_density(np.ascontiguousarray(np.concatenate([d.x for d in drawn], axis=1).T))
+        log_q = np.concatenate([d.log_q for d in drawn])
+        with np.errstate(all="ignore"):
+            pulls = [-beta * slopes[part].T for part in chunks]
+            loss = float(free_energy(log_q, log_p, beta))
+        self._map(self._pull, [(k, own, drawn[k], pulls[k]) for k in range(len(chunks))])
+        return loss, self._mean(len(chunks), len(z))
 
 
 def mean_and_error(log_prob: Sequence[float] | np.ndarray) -> tuple[float, float]:

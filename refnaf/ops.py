@@ -17,19 +17,46 @@ from typing import Any
 import numpy
 
 from refnaf.kernels.array import affine as array_affine
+from refnaf.kernels.array import block as array_block
+from refnaf.kernels.array import block_inverse as array_block_inverse
 from refnaf.kernels.array import ddsf as array_ddsf
 from refnaf.kernels.array import dsf as array_dsf
 from refnaf.kernels.array import made as array_made
+from refnaf.kernels.array import mean as array_mean
+from refnaf.kernels.array import mixture as array_mixture
+from refnaf.kernels.array import monotonic as array_monotonic
+from refnaf.kernels.array import planar as array_planar
 from refnaf.kernels.array.root import monotone_root
 from refnaf.kernels.array.workspace import Workspace
-from refnaf.reference import affine, ddsf, dsf, made
+from refnaf.reference import affine, block, ddsf, dsf, made, mean, mixture, monotonic, planar
 from refnaf.reference._numpy import np, value
+from refnaf.reference.block import Network
 
 BACKENDS = ("numpy",)
 
-REFERENCE: dict[str, Callable[..., Any]] = {"affine": affine.affine, "dsf": dsf.dsf, "ddsf": ddsf.ddsf}
-ARRAY: dict[str, Any] = {"affine": array_affine, "dsf": array_dsf, "ddsf": array_ddsf}
-BRACKETS: dict[str, Callable[..., Any]] = {"dsf": dsf.bracket, "ddsf": ddsf.bracket}
+REFERENCE: dict[str, Callable[..., Any]] = {
+    "affine": affine.affine,
+    "dsf": dsf.dsf,
+    "ddsf": ddsf.ddsf,
+    "mean": mean.mean,
+    "mog": mixture.mog,
+    "monotonic": monotonic.monotonic,
+}
+ARRAY: dict[str, Any] = {
+    "affine": array_affine,
+    "dsf": array_dsf,
+    "ddsf": array_ddsf,
+    "mean": array_mean,
+    "mog": array_mixture,
+    "monotonic": array_monotonic,
+}
+BRACKETS: dict[str, Callable[..., Any]] = {
+    "dsf": dsf.bracket,
+    "ddsf": ddsf.bracket,
+    "mean": mean.bracket,
+    "mog": mixture.bracket,
+    "monotonic": monotonic.bracket,
+}
 INVERSES: dict[str, Callable[..., Any]] = {"affine": affine.inverse}
 
 
@@ -52,10 +79,12 @@ class ArrayOps:
         activation: str,
         bound: float | None,
         gains: Sequence[tuple[numpy.ndarray, numpy.ndarray]] = (),
+        skips: Sequence[tuple[int, int]] = (),
+        linear: Sequence[int] = (),
     ) -> tuple[numpy.ndarray, Any]:
         """The masked network; the weights' masks must be folded in (see :func:`refnaf.reference.made.network`)."""
         return array_made.forward(
-            x, context, weights, biases, context_weights, activation, bound, gains, self.workspace
+            x, context, weights, biases, context_weights, activation, bound, gains, skips, linear, self.workspace
         )
 
     def network_vjp(self, saved: Any, grad: numpy.ndarray, masks: Sequence[numpy.ndarray]) -> dict[str, Any]:
@@ -95,6 +124,36 @@ class ArrayOps:
         self.workspace.release(mark)
         return x, -log_slope, residual
 
+    def planar(self, z: Any, u: Any, w: Any, b: Any) -> tuple[Any, Any, Any]:
+        """The planar map of z ``(D, N)``, its log-determinant ``(N,)``, and what its VJP needs."""
+        return array_planar.forward(z, u, w, b, self.workspace)
+
+    def planar_vjp(self, saved: Any, grad_f: Any, grad_logdet: Any) -> tuple[Any, Any, Any, Any]:
+        return array_planar.vjp(saved, grad_f, grad_logdet, self.workspace)
+
+    def planar_inverse_vjp(self, saved: Any, grad_z: Any) -> Any:
+        """Cotangent of the inverse's z to that of f, at the z of a saved :meth:`planar`."""
+        return array_planar.solve_transposed(saved, grad_z)
+
+    def planar_inverse(self, f: Any, u: Any, w: Any, b: Any) -> tuple[Any, Any, Any]:
+        """z ``(D, N)``, its log-determinant and the residual of the root, each ``(N,)``."""
+        return array_planar.inverse(f, u, w, b, self.workspace)
+
+    def block(self, x: Any, context: Any, net: Network) -> tuple[Any, Any, Any]:
+        """A block network: y and log dy/dx ``(D, N)``, and what its VJP needs. The weights' masks must be folded in."""
+        return array_block.forward(x, context, net, ws=self.workspace)
+
+    def block_vjp(self, saved: Any, grad_y: Any, grad_log_slope: Any) -> dict[str, Any]:
+        return array_block.vjp(saved, grad_y, grad_log_slope, self.workspace)
+
+    def block_inverse(self, y: Any, context: Any, net: Network) -> tuple[Any, Any, Any]:
+        """Its inverse: x, log dx/dy and the residual, each ``(D, N)``."""
+        return array_block_inverse.inverse(y, context, net, ws=self.workspace)
+
+    def block_inverse_vjp(self, saved: Any, grad_x: Any) -> Any:
+        """Cotangent of the inverse's x to that of y, at the x of a saved :meth:`block`."""
+        return array_block_inverse.solve_transposed(saved, grad_x)
+
 
 class ReferenceOps:
     """The reference itself, for autograd to trace."""
@@ -121,6 +180,27 @@ class ReferenceOps:
         image, log_slope = REFERENCE[name](root, theta, *shared, **options)
         x = root - (image - y) * numpy.exp(-value(log_slope))
         return x, -REFERENCE[name](x, theta, *shared, **options)[1], residual
+
+    def planar(self, z: Any, u: Any, w: Any, b: Any) -> tuple[Any, Any, None]:
+        return *planar.planar(z, u, w, b), None
+
+    def planar_inverse(self, f: Any, u: Any, w: Any, b: Any) -> tuple[Any, Any, Any]:
+        """As :meth:`ArrayOps.planar_inverse`; one Newton step from the root carries the implicit derivative."""
+        root, _, residual = ArrayOps().planar_inverse(value(f), value(u), value(w), value(b))
+        return *planar.inverse_from(root, f, u, w, b), residual
+
+    def block(self, x: Any, context: Any, net: Network) -> tuple[Any, Any, None]:
+        return *block.block(x, context, net), None
+
+    def block_inverse(self, y: Any, context: Any, net: Network) -> tuple[Any, Any, Any]:
+        """As :meth:`ArrayOps.block_inverse`; a Newton step in each dimension carries the implicit derivative."""
+        roots, log_slope, residual = ArrayOps().block_inverse(value(y), value(context), block.plain(net))
+        columns = list(roots)
+        for i in range(len(columns)):
+            image, _ = block.block(np.stack(columns), context, net)
+            columns[i] = roots[i] - (image[i] - y[i]) * numpy.exp(log_slope[i])
+        x = np.stack(columns)
+        return x, -block.block(x, context, net)[1], residual
 
 
 Ops = ArrayOps | ReferenceOps

@@ -25,9 +25,13 @@ class Case:
 
 
 def _case(model: str, dim: int, context_dim: int = 0, **options: Any) -> Case:
-    small = {} if model == "gaussian" else {"flows": 1 if model == "made" else 2, "hidden": (9, 7)}
+    small = {} if model == "gaussian" else {"flows": 1 if model.startswith("made") else 2, "hidden": (9, 7)}
     if model.endswith("dsf"):
         small["units"] = 5
+    if model.endswith("mog"):
+        small["components"] = 4
+    if model == "planar":
+        small = {"flows": 3}
     return Case(model, dim, context_dim, tuple({**small, **options}.items()))
 
 
@@ -49,6 +53,16 @@ _ALL += [
     _case("maf-dsf", 3, bound=None),
     _case("maf", 3, form="sigmoid"),
     _case("maf-dsf", 3, 2, gains=True),
+    _case("maf-dsf", 3, 2, linear=True),
+    _case("made-mog", 2, components=1),
+    _case("made-mog", 3, 2, channels=4),
+    _case("maf-mog", 3, form="softplus"),
+    _case("maf-mog", 4, permutation="random"),
+    *(_case("planar", dim, context, direction="sampling") for dim, context in _SHAPES),
+    _case("bnaf", 3, hidden=(4,)),
+    _case("bnaf", 2, residual="normal"),
+    _case("bnaf", 3, 2, residual="gated"),
+    _case("bnaf", 3, 2, residual="linear", leak=0.1),
 ]
 
 #: Every case, by name.
@@ -62,6 +76,9 @@ def make(case: Case, dtype: str = "float64", spread: float = 0.3, seed: int = 1)
     flow = flow.replace({k: v + spread * rng.normal(size=v.shape) for k, v in flow.params.items()})
     for name, array in flow.layers[0].buffers.items():
         array[...] = rng.uniform(0.5, 2, array.shape) if "scale" in name else rng.normal(size=array.shape)
+    if dict(case.options).get("linear"):
+        for array in flow.layers[1].buffers.values():
+            array[...] = 0.3 * rng.normal(size=array.shape)
     return flow
 
 

@@ -21,7 +21,7 @@ from refnaf.reference._numpy import np as traced_np
 from refnaf.reference._numpy import value
 
 #: Scale of the last layer's initial weights: small, so that a new layer is near the identity.
-LAST_SCALE = 0.05
+LAST_SCALE = 0.01
 
 
 class Network(NamedTuple):
@@ -40,7 +40,8 @@ class Autoregressive(Layer):
     ``channels``: None for pseudo-parameters straight from the network, or C for the authors' narrow form, C channels a
     dimension and one linear map shared by the dimensions; ``bound``: the network reads ``x / (1 + |x| / bound)``, or x
     itself where it is None; ``degrees``: those of the hidden units, sorted within each layer, or None for evenly spread
-    ones; ``gains``: whether the context also scales every unit, as in the cMADE of Huang et al. 2018.
+    ones; ``gains``: whether the context also scales every unit, as in the cMADE of Huang et al. 2018; ``skips`` and
+    ``linear``: for a residual network, see :func:`refnaf.reference.made.network`.
     """
 
     kind = "autoregressive"
@@ -58,6 +59,8 @@ class Autoregressive(Layer):
         bound: float | None = 10.0,
         degrees: Sequence[Sequence[int]] | None = None,
         gains: bool = False,
+        skips: Sequence[Sequence[int]] = (),
+        linear: Sequence[int] = (),
     ) -> None:
         super().__init__(dim, context_dim)
         hidden = [int(h) for h in hidden]
@@ -75,6 +78,8 @@ class Autoregressive(Layer):
         if gains and not context_dim:
             raise ValueError("gains are functions of the context: this layer has none")
         self.gains = gains
+        self.skips = made.checked_skips(skips, self.degrees, linear)
+        self.linear = tuple(int(k) for k in linear)
         self.outputs = self.transformer.count if channels is None else channels
         self.layer_masks = made.masks(self.ranks, self.degrees, self.outputs)
         self._masks_of: dict[Any, list[np.ndarray]] = {}
@@ -83,6 +88,10 @@ class Autoregressive(Layer):
         special: dict[str, Any] = {"degrees": [d.tolist() for d in self.degrees]} if self.given_degrees else {}
         if self.gains:
             special["gains"] = True
+        if self.skips:
+            special["skips"] = [list(pair) for pair in self.skips]
+        if self.linear:
+            special["linear"] = list(self.linear)
         return {
             **special,
             "transformer_config": self.transformer.config(),
@@ -106,8 +115,9 @@ class Autoregressive(Layer):
         if self.channels is not None:
             out["spread.weight"] = (self.transformer.count, self.channels)
             out["spread.bias"] = (self.transformer.count,)
+        each = (self.dim,) if self.transformer.stacked else ()
         for k, shape in enumerate(self.transformer.shared_shapes()):
-            out[f"shared.{k}"] = shape
+            out[f"shared.{k}"] = (*each, *shape)
         return out
 
     def masks(self) -> dict[str, np.ndarray]:
@@ -135,7 +145,7 @@ class Autoregressive(Layer):
             out["spread.weight"] = rng.normal(size=size) * LAST_SCALE / np.sqrt(self.channels)
             out["spread.bias"] = self.transformer.initial(1, rng)[0]
         for k, array in enumerate(self.transformer.initial_shared(rng)):
-            out[f"shared.{k}"] = array
+            out[f"shared.{k}"] = array if not self.transformer.stacked else np.stack([array] * self.dim)
         return {name: out[name] for name in self.shapes()}
 
     def network(self, params: Params) -> Network:
@@ -149,7 +159,7 @@ class Autoregressive(Layer):
         )
 
     def shared(self, params: Params) -> list[Any]:
-        """The transformer's parameters that all samples and dimensions share."""
+        """The transformer's parameters that all samples share (see :meth:`.Transformer.shared_shapes`)."""
         return [params[f"shared.{k}"] for k in range(len(self.transformer.shared_shapes()))]
 
     def _masks(self, dtype: Any) -> list[np.ndarray]:
@@ -161,7 +171,8 @@ class Autoregressive(Layer):
         """Theta ``(D, P, N)`` for x ``(D, N)``, and what the VJP needs."""
         weights, biases, contexts, gains = self.network(params)
         masks = self._masks(value(x).dtype)
-        out, saved = ops.network(x, context, weights, biases, contexts, masks, self.activation, self.bound, gains)
+        wiring = (self.activation, self.bound, gains, self.skips, self.linear)
+        out, saved = ops.network(x, context, weights, biases, contexts, masks, *wiring)
         if self.channels is None:
             return traced_np.reshape(out, (self.dim, self.outputs, value(x).shape[1])), (saved, None)
         theta, spread = ops.spread(out, params["spread.weight"], params["spread.bias"], self.dim)
@@ -215,7 +226,8 @@ class Autoregressive(Layer):
         worst = np.zeros(y.shape[1])
         for i in np.argsort(self.ranks):
             theta = pseudo(i, columns)
-            columns[i], slopes[i], residual = ops.invert(name, y[i], theta, shared, options)
+            own = [array[i] for array in shared] if self.transformer.stacked else shared
+            columns[i], slopes[i], residual = ops.invert(name, y[i], theta, own, options)
             worst = np.maximum(worst, np.abs(residual))
         stack = traced_np.stack if ops.traced else np.stack
         return stack(columns), total(stack(slopes), ops.traced), worst

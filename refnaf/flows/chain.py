@@ -45,16 +45,19 @@ def vjp(
 
 def inverse(
     layers: Sequence[Layer], params: LayerParams, ops: Ops, z: Any, context: Any
-) -> tuple[Any, Any, np.ndarray, list[Any]]:
-    """Base to data: x, ``log|det dx/dz|``, the residual ``(N,)``, and each layer's image (for :func:`inverse_vjp`)."""
+) -> tuple[Any, Any, np.ndarray, list[tuple[Any, Any]]]:
+    """Base to data: x, ``log|det dx/dz|``, the residual ``(N,)``, and what :func:`inverse_vjp` needs.
+
+    That is each layer's image and what the layer kept; valid until the workspace of ``ops`` is reset.
+    """
     logdet: Any = 0.0
     residual = np.zeros(z.shape[1])
-    images: list[Any] = []
+    images: list[tuple[Any, Any]] = []
     for layer, own in zip(reversed(layers), reversed(params), strict=True):
-        z, part, worst = layer.inverse(ops, own, z, context)
+        z, part, worst, kept = layer.inverse_saved(ops, own, z, context)
         logdet = logdet + part
         residual = np.maximum(residual, worst)
-        images.insert(0, z)
+        images.insert(0, (z, kept))
     return z, logdet, residual, images
 
 
@@ -62,7 +65,7 @@ def inverse_vjp(
     layers: Sequence[Layer],
     params: LayerParams,
     ops: ArrayOps,
-    images: Sequence[np.ndarray],
+    images: Sequence[tuple[np.ndarray, Any]],
     context: Any,
     grad_x: np.ndarray,
     grad_logdet: np.ndarray,
@@ -71,10 +74,27 @@ def inverse_vjp(
     grads: list[dict[str, np.ndarray]] = [{} for _ in layers]
     grad_context: Any = None
     for k, layer in enumerate(layers):
-        grad_x, part = layer.inverse_vjp(ops, params[k], images[k], context, grad_x, grad_logdet, grads[k])
+        image, kept = images[k]
+        grad_x, part = layer.inverse_vjp(ops, params[k], image, context, grad_x, grad_logdet, grads[k], kept)
         if part is not None:
             grad_context = part if grad_context is None else grad_context + part
     return grad_x, grad_context, grads
+
+
+def inverse_score(
+    layers: Sequence[Layer],
+    params: LayerParams,
+    ops: ArrayOps,
+    images: Sequence[tuple[np.ndarray, Any]],
+    context: Any,
+    z: np.ndarray,
+) -> np.ndarray:
+    """The gradient of ``log p(x)`` with respect to x ``(D, N)``, at the x and the images of :func:`inverse` of z."""
+    score = -z
+    for k in range(len(layers) - 1, -1, -1):
+        image, kept = images[k]
+        score = layers[k].inverse_score(ops, params[k], image, context, score, kept)
+    return score
 
 
 def base_log_prob(z: np.ndarray) -> np.ndarray:

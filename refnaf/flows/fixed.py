@@ -1,4 +1,4 @@
-"""Layers without a network: standardisation, permutation, and the full-covariance Gaussian's triangular map."""
+"""Layers without a network: standardisation, permutation, soft clipping, and the full-covariance Gaussian's map."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from refnaf.flows.layer import Layer, Params
+from refnaf.flows.layer import Layer, Params, total
 from refnaf.ops import Ops
 from refnaf.reference._numpy import np as traced_np
 from refnaf.reference._numpy import value
+from refnaf.reference.stable import squash
 
 
 class Standardise(Layer):
@@ -30,6 +32,14 @@ class Standardise(Layer):
 
     def config(self) -> dict[str, Any]:
         return {"dtype": self.dtype.name}
+
+    def astype(self, dtype: DTypeLike) -> Standardise:
+        """The same layer with its output cast to another dtype."""
+        if np.dtype(dtype) == self.dtype:
+            return self
+        other = Standardise(self.dim, self.context_dim, dtype=np.dtype(dtype).name)
+        other.buffers = self.buffers
+        return other
 
     def context(self, context: Any) -> Any:
         """The context as the other layers read it, standardised too."""
@@ -88,12 +98,65 @@ class Permutation(Layer):
         return y[self.back], np.zeros(n), np.zeros(n)
 
 
+class Softclip(Layer):
+    """``y = x / (1 + |x| / bound)``, of every dimension by itself; zuko has it between the layers of a NAF.
+
+    The image is the box within ``bound``, without its faces: of a base point outside, :meth:`inverse` answers with a
+    point far out whose image is on the face, and the distance is in the residual.
+    """
+
+    kind = "softclip"
+
+    def __init__(self, dim: int, context_dim: int = 0, *, bound: float) -> None:
+        super().__init__(dim, context_dim)
+        if not bound > 0:
+            raise ValueError(f"a soft clip needs a positive bound, got {bound}")
+        self.bound = float(bound)
+
+    def config(self) -> dict[str, Any]:
+        return {"bound": self.bound}
+
+    def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
+        log_slope = -2 * traced_np.log1p(traced_np.abs(x) * (1 / self.bound))
+        return squash(x, self.bound), total(log_slope, ops.traced), x
+
+    def vjp(
+        self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        inside = 1 / (1 + np.abs(saved) * (1 / self.bound))
+        bend = inside * np.sign(saved) * (2 / self.bound)
+        return grad_y * inside**2 - bend * grad_logdet.astype(saved.dtype), None
+
+    def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
+        return wanted * (1 + np.abs(saved) * (1 / self.bound)) ** 2
+
+    def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
+        plain, furthest = value(y), self.bound * (1 - np.finfo(value(y).dtype).eps)
+        outside = (np.abs(plain) > furthest).astype(plain.dtype)
+        y = y * (1 - outside) + np.sign(plain) * plain.dtype.type(furthest) * outside
+        x = y * (self.bound / (self.bound - traced_np.abs(y)))
+        residual = np.max(np.abs(value(y) - plain), axis=0)
+        return x, -self.forward(ops, params, x, context)[1], residual
+
+
 class Triangular(Layer):
-    """``y = exp(d) * (x + L x) + V c + b`` with L strictly lower triangular: a Gaussian of any covariance."""
+    """``y = exp(d) * (x + L x) + V c + b`` with L strictly lower triangular: a Gaussian of any covariance.
+
+    With ``fixed`` the numbers are buffers, set from the rows like a standardisation's, and not trained.
+    """
 
     kind = "triangular"
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def __init__(self, dim: int, context_dim: int = 0, *, fixed: bool = False) -> None:
+        super().__init__(dim, context_dim)
+        self.fixed = fixed
+        if fixed:
+            self.buffers = {name: np.zeros(shape) for name, shape in self._shapes().items()}
+
+    def config(self) -> dict[str, Any]:
+        return {"fixed": True} if self.fixed else {}
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes: dict[str, tuple[int, ...]] = {
             "lower": (self.dim, self.dim),
             "log_diagonal": (self.dim,),
@@ -103,15 +166,24 @@ class Triangular(Layer):
             shapes["context"] = (self.dim, self.context_dim)
         return shapes
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {} if self.fixed else self._shapes()
+
+    def _numbers(self, params: Params, dtype: np.dtype) -> Params:
+        return {name: array.astype(dtype) for name, array in self.buffers.items()} if self.fixed else params
+
     def masks(self) -> dict[str, np.ndarray]:
-        return {"lower": np.tril(np.ones((self.dim, self.dim)), -1)}
+        return {} if self.fixed else {"lower": self._mask(np.dtype(float))}
+
+    def _mask(self, dtype: np.dtype) -> np.ndarray:
+        return np.tril(np.ones((self.dim, self.dim), dtype), -1)
 
     def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {name: np.zeros(shape) for name, shape in self.shapes().items()}
 
     def _linear(self, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
-        mask = self.masks()["lower"].astype(value(x).dtype)
-        centred = x + traced_np.dot(params["lower"] * mask, x)
+        params = self._numbers(params, value(x).dtype)
+        centred = x + traced_np.dot(params["lower"] * self._mask(value(x).dtype), x)
         shift = params["shift"][:, None]
         if self.context_dim:
             shift = shift + traced_np.dot(params["context"], context)
@@ -119,30 +191,34 @@ class Triangular(Layer):
 
     def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
         centred, scale, shift = self._linear(params, x, context)
-        logdet = traced_np.sum(params["log_diagonal"]) * np.ones(value(x).shape[1])
+        logdet = traced_np.sum(traced_np.log(scale)) * np.ones(value(x).shape[1])
         return scale * centred + shift, logdet, (x, centred, context)
 
     def vjp(
         self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         x, centred, context = saved
-        lower = params["lower"] * self.masks()["lower"].astype(x.dtype)
-        scaled = np.exp(params["log_diagonal"])[:, None] * grad_y
-        grads["lower"] = (scaled @ x.T) * self.masks()["lower"].astype(x.dtype)
-        grads["log_diagonal"] = np.sum(scaled * centred, axis=1) + np.sum(grad_logdet).astype(x.dtype)
-        grads["shift"] = np.sum(grad_y, axis=1)
-        if self.context_dim:
-            grads["context"] = grad_y @ context.T
-        return scaled + lower.T @ scaled, params["context"].T @ grad_y if self.context_dim else None
+        numbers = self._numbers(params, x.dtype)
+        mask = self._mask(x.dtype)
+        scaled = np.exp(numbers["log_diagonal"])[:, None] * grad_y
+        if not self.fixed:
+            grads["lower"] = (scaled @ x.T) * mask
+            grads["log_diagonal"] = np.sum(scaled * centred, axis=1) + np.sum(grad_logdet).astype(x.dtype)
+            grads["shift"] = np.sum(grad_y, axis=1)
+            if self.context_dim:
+                grads["context"] = grad_y @ context.T
+        below = scaled + (numbers["lower"] * mask).T @ scaled
+        return below, numbers["context"].T @ grad_y if self.context_dim else None
 
     def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
-        lower = params["lower"] * self.masks()["lower"].astype(wanted.dtype)
-        matrix = np.eye(self.dim, dtype=wanted.dtype) + lower
-        return np.linalg.solve(matrix.T, wanted) / np.exp(params["log_diagonal"])[:, None]
+        numbers = self._numbers(params, wanted.dtype)
+        matrix = np.eye(self.dim, dtype=wanted.dtype) + numbers["lower"] * self._mask(wanted.dtype)
+        return np.linalg.solve(matrix.T, wanted) / np.exp(numbers["log_diagonal"])[:, None]
 
     def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
         _, scale, shift = self._linear(params, 0 * y, context)
-        matrix = np.eye(self.dim, dtype=value(y).dtype) + params["lower"] * self.masks()["lower"].astype(value(y).dtype)
+        dtype = value(y).dtype
+        matrix = np.eye(self.dim, dtype=dtype) + self._numbers(params, dtype)["lower"] * self._mask(dtype)
         x = traced_np.linalg.solve(matrix, (y - shift) / scale)
         n = value(y).shape[1]
-        return x, -traced_np.sum(params["log_diagonal"]) * np.ones(n), np.zeros(n)
+        return x, -traced_np.sum(traced_np.log(scale)) * np.ones(n), np.zeros(n)

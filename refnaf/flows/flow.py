@@ -45,6 +45,7 @@ class Flow:
         if not isinstance(layers[0], Standardise):
             raise ValueError(f"the first layer of a flow must be a Standardise layer, not {type(layers[0]).__name__}")
         operations.make(backend)
+        layers = [layers[0].astype(dtype), *layers[1:]]
         self.layers, self.model, self.backend = layers, model, backend
         self.dim, self.context_dim = layers[0].dim, layers[0].context_dim
         self.dtype = np.dtype(dtype)
@@ -299,8 +300,6 @@ def _assemble(
 ) -> Flow:
     layers = []
     for part in config["layers"]:
-        if part["kind"] == "standardise":
-            part = {**part, "dtype": config["dtype"]}
         layers.append(layer_from_config(part, config["dim"], config["context_dim"]))
     expected = {f"{k}.{name}": array.shape for k, layer in enumerate(layers) for name, array in layer.buffers.items()}
     if {name: array.shape for name, array in buffers.items()} != expected:

@@ -33,6 +33,8 @@ class Incremental:
         self.gains = [weight @ c + bias[:, None] for weight, bias in gains]
         self.x = np.zeros((layer.dim, n), y.dtype)
         self.hidden = [np.zeros((width, n), y.dtype) for width in layer.hidden]
+        # what skips lead on: layers before their activation
+        self.kept = {source: np.zeros((layer.hidden[source], n), y.dtype) for _, source in layer.skips}
         self._advance(0)
 
     def _linear(self, k: int, rows: slice, below: np.ndarray) -> np.ndarray:
@@ -48,7 +50,11 @@ class Incremental:
             first, last = np.searchsorted(degrees, [rank, rank + 1])
             if last > first:
                 z = self._linear(k, slice(first, last), below[:limit])
-                self.hidden[k][first:last] = made.activate(z, self.layer.activation)
+                for source in made.sources(self.layer.skips, k):
+                    z = z + self.kept[source][first:last]
+                if k in self.kept:
+                    self.kept[k][first:last] = z
+                self.hidden[k][first:last] = z if k in self.layer.linear else made.activate(z, self.layer.activation)
             below, limit = self.hidden[k], last
 
     def __call__(self, i: int, columns: list[np.ndarray]) -> np.ndarray:

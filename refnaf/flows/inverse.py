@@ -47,8 +47,11 @@ class Inverse(Layer):
         return self.layer.inverse_vjp(ops, params, y, context, grad_y, grad_logdet, grads)
 
     def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
-        x, logdet, _ = self.layer.forward(ops, params, y, context)
-        return x, logdet, np.zeros(y.shape[1])
+        return self.inverse_saved(ops, params, y, context)[:3]
+
+    def inverse_saved(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any, Any]:
+        x, logdet, saved = self.layer.forward(ops, params, y, context)
+        return x, logdet, np.zeros(y.shape[1]), saved
 
     def inverse_vjp(
         self,
@@ -59,7 +62,20 @@ class Inverse(Layer):
         grad_x: np.ndarray,
         grad_logdet: np.ndarray,
         grads: dict[str, Any],
+        kept: Any = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        y = self.layer.inverse(ops, params, x, context)[0]
-        saved = self.layer.forward(ops, params, y, context)[2]
+        saved = self._forward_at(ops, params, x, context) if kept is None else kept
         return self.layer.vjp(ops, params, saved, grad_x, grad_logdet, grads)
+
+    def inverse_score(
+        self, ops: Any, params: Params, x: np.ndarray, context: Any, score_y: np.ndarray, kept: Any = None
+    ) -> np.ndarray:
+        saved = self._forward_at(ops, params, x, context) if kept is None else kept
+        minus = -np.ones(score_y.shape[1])
+        through_logdet, _ = self.layer.vjp(ops, params, saved, np.zeros_like(score_y), minus, {})
+        return self.layer.solve_transposed(ops, params, saved, score_y + through_logdet)
+
+    def _forward_at(self, ops: Any, params: Params, x: np.ndarray, context: Any) -> Any:
+        """What the layer inside saves where its image is x."""
+        y = self.layer.inverse(ops, params, x, context)[0]
+        return self.layer.forward(ops, params, y, context)[2]

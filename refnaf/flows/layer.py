@@ -62,6 +62,10 @@ class Layer:
         """``(x, log|det dx/dy| (N,), residual (N,))``, the residual being the largest ``|f(x) - y|`` of the solves."""
         raise NotImplementedError
 
+    def inverse_saved(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any, Any]:
+        """:meth:`inverse`, and what of it spares :meth:`inverse_vjp` and :meth:`inverse_score` some work, or None."""
+        return *self.inverse(ops, params, y, context), None
+
     def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
         """The ``v (D, N)`` with ``J^T v = wanted``, J the Jacobian of :meth:`forward` at the saved point."""
         raise NotImplementedError
@@ -75,17 +79,25 @@ class Layer:
         grad_x: np.ndarray,
         grad_logdet: np.ndarray,
         grads: dict[str, Any],
+        kept: Any = None,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """:meth:`vjp` for :meth:`inverse`, by the implicit function, at the x it returned.
 
-        With ``x = f^-1(y)``: ``dx = J^-1 (dy - df/dtheta dtheta)``, and the inverse's log-determinant is that of f at x
-        with the other sign.
+        ``kept`` is what :meth:`inverse_saved` gave beside it. With ``x = f^-1(y)``:
+        ``dx = J^-1 (dy - df/dtheta dtheta)``, and the inverse's log-determinant is that of f at x with the other sign.
         """
         saved = self.forward(ops, params, x, context)[2]
         through_logdet, _ = self.vjp(ops, params, saved, np.zeros_like(grad_x), -grad_logdet, {})
         grad_y = self.solve_transposed(ops, params, saved, grad_x + through_logdet)
         _, grad_context = self.vjp(ops, params, saved, -grad_y, -grad_logdet, grads)
         return grad_y, grad_context
+
+    def inverse_score(
+        self, ops: Any, params: Params, x: np.ndarray, context: Any, score_y: np.ndarray, kept: Any = None
+    ) -> np.ndarray:
+        """The gradient ``(D, N)`` of a log-density at x for that at y, the parameters held: one :meth:`vjp`."""
+        saved = self.forward(ops, params, x, context)[2]
+        return self.vjp(ops, params, saved, score_y, np.ones(score_y.shape[1]), {})[0]
 
 
 def total(log_slopes: Any, traced: bool) -> Any:

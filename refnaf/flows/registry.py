@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from refnaf.flows.autoregressive import Autoregressive
-from refnaf.flows.fixed import Permutation, Standardise, Triangular
+from refnaf.flows.block import Block
+from refnaf.flows.fixed import Permutation, Softclip, Standardise, Triangular
 from refnaf.flows.inverse import Inverse
 from refnaf.flows.layer import Layer
+from refnaf.flows.planar import Planar
 
 LAYERS: dict[str, type[Layer]] = {
-    cls.kind: cls for cls in (Standardise, Permutation, Triangular, Autoregressive, Inverse)
+    cls.kind: cls for cls in (Standardise, Permutation, Softclip, Triangular, Autoregressive, Block, Inverse, Planar)
 }
 
 

@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy
 
 from refnaf.reference._numpy import np, value
 from refnaf.reference.stable import SLOPE_FLOOR, log_sigmoid, shrink, sigmoid, slopes, squash
@@ -18,8 +21,18 @@ FORMS = ("exp", "softplus", "sigmoid", "gated")
 BENDS = ("tanh", "squash", "clamp", "none")
 
 
-def bend(raw: Any, how: str = "tanh", limit: float = LOG_SCALE_BOUND) -> Any:
-    """A raw log-scale kept within ``(-limit, limit)``.
+#: A number B, for ``(-B, B)``, or a pair ``(low, high)``.
+Limit = Any
+
+
+def limits(limit: Limit) -> tuple[float, float]:
+    """``(low, high)``."""
+    low, high = (-limit, limit) if isinstance(limit, (int, float)) else limit
+    return low, high
+
+
+def bend(raw: Any, how: str = "tanh", limit: Limit = LOG_SCALE_BOUND) -> Any:
+    """A raw log-scale kept within ``(-limit, limit)``, or, by "clamp" alone, within a pair of limits.
 
     ``how``: "tanh", ``B tanh(raw / B)``; "squash", ``raw / (1 + |raw| / B)``; "clamp"; "none" for no limit at all.
     """
@@ -28,12 +41,13 @@ def bend(raw: Any, how: str = "tanh", limit: float = LOG_SCALE_BOUND) -> Any:
     if how == "squash":
         return squash(raw, limit)
     if how == "clamp":
-        inside = (abs(value(raw)) <= limit).astype(value(raw).dtype)
-        return raw * inside + value(raw).dtype.type(limit) * np.sign(value(raw)) * (1 - inside)
+        low, high = limits(limit)
+        inside = (value(raw) >= low) & (value(raw) <= high)
+        return raw * inside.astype(value(raw).dtype) + numpy.clip(value(raw), low, high) * ~inside
     return raw
 
 
-def exponential(x: Any, shift: Any, raw: Any, how: str = "tanh", limit: float = LOG_SCALE_BOUND) -> tuple[Any, Any]:
+def exponential(x: Any, shift: Any, raw: Any, how: str = "tanh", limit: Limit = LOG_SCALE_BOUND) -> tuple[Any, Any]:
     """MAF's form (eq. 13-19): ``y = exp(alpha) x + shift`` with ``alpha = bend(raw)``."""
     alpha = bend(raw, how, limit)
     return np.exp(alpha) * x + shift, alpha
@@ -52,7 +66,7 @@ def sigmoid_scaled(x: Any, shift: Any, raw: Any, floor: float = SLOPE_FLOOR) -> 
 
 
 def gated(
-    x: Any, mean: Any, raw: Any, how: str = "tanh", limit: float = LOG_SCALE_BOUND, clip: float = 0.0
+    x: Any, mean: Any, raw: Any, how: str = "tanh", limit: Limit = LOG_SCALE_BOUND, clip: float = 0.0
 ) -> tuple[Any, Any]:
     """IAF's numerically stable form (eq. 24): ``y = s x + (1 - s) mean`` with ``s = sigmoid(bend(raw))``.
 
@@ -69,7 +83,12 @@ def affine(x: Any, theta: Any, form: str = "exp", **options: Any) -> tuple[Any, 
 
     ``options`` are those of the form's function. Raises ValueError for any other name.
     """
-    functions = {"exp": exponential, "softplus": softplus_scaled, "sigmoid": sigmoid_scaled, "gated": gated}
+    functions: dict[str, Callable[..., tuple[Any, Any]]] = {
+        "exp": exponential,
+        "softplus": softplus_scaled,
+        "sigmoid": sigmoid_scaled,
+        "gated": gated,
+    }
     if form not in functions:
         raise ValueError(f"the form of an affine transformer must be one of {', '.join(FORMS)}, not {form!r}")
     return functions[form](x, theta[0], theta[1], **options)

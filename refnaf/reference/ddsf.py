@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
+
 from refnaf.reference._numpy import np, value
 from refnaf.reference.dsf import clipped, logit_of_mixture
 from refnaf.reference.stable import log_softmax, logsumexp, slopes, unclip_logit
@@ -43,6 +45,9 @@ def split(theta: Any, d: int, layers: int) -> list[tuple[Any, Any, Any, Any]]:
 def matrix_plus_row(matrix: Any, row: Any) -> Any:
     """``log softmax_j(U_ij + c_j)``: matrix ``(rows, columns)``, row ``(columns, ...)`` to ``(rows, columns, ...)``."""
     trailing = (1,) * (value(row).ndim - 1)
+    # largest entries of 0, or the sum would be rounded at the size of what cancels in the softmax
+    matrix = matrix - numpy.max(value(matrix), axis=1, keepdims=True)
+    row = row - numpy.max(value(row), axis=0)
     return log_softmax(np.reshape(matrix, matrix.shape + trailing) + row, axis=1)
 
 

@@ -85,6 +85,31 @@ def activate(x: Any, name: str) -> Any:
     raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {name!r}")
 
 
+def sources(skips: Sequence[tuple[int, int]], layer: int) -> list[int]:
+    """The layers from which skips lead to a layer."""
+    return [source for target, source in skips if target == layer]
+
+
+def checked_skips(
+    skips: Sequence[Sequence[int]], hidden: Sequence[numpy.ndarray], linear: Sequence[int] = ()
+) -> tuple[tuple[int, int], ...]:
+    """Skips as pairs ``(to, from)`` of hidden layers, whose degrees are ``hidden``.
+
+    Raises ValueError unless each, and each layer in ``linear``, is a hidden layer, and skips lead on to a layer of the
+    same width with degrees no less, so that the network stays autoregressive.
+    """
+    for layer in linear:
+        if not 0 <= layer < len(hidden):
+            raise ValueError(f"linear must hold hidden layers, 0..{len(hidden) - 1}, got {layer}")
+    pairs = tuple((int(to), int(source)) for to, source in skips)
+    for to, source in pairs:
+        if not 0 <= source < to < len(hidden):
+            raise ValueError(f"a skip must lead from a hidden layer to a later one, got from {source} to {to}")
+        if len(hidden[source]) != len(hidden[to]) or (hidden[source] > hidden[to]).any():
+            raise ValueError(f"a skip needs layers of the same width and order, unlike hidden layers {source} and {to}")
+    return pairs
+
+
 def read(x: Any, bound: float | None) -> Any:
     """What a network reads of x: ``squash(x, bound)``, or x itself where ``bound`` is None."""
     return x if bound is None else squash(x, bound)
@@ -100,16 +125,23 @@ def network(
     activation: str,
     bound: float | None,
     gains: Sequence[tuple[Any, Any]] = (),
+    skips: Sequence[tuple[int, int]] = (),
+    linear: Sequence[int] = (),
 ) -> Any:
     """The masked network: ``h <- act(g(c) * (M * W) h + V c + b)``, without activation in the last layer.
 
     ``x`` is ``(D, N)``, ``context`` ``(C, N)`` or None, the result ``(D * outputs, N)``. The network reads
-    :func:`read` of x and of the context. ``gains`` holds, for each layer, the weight ``(out, C)`` and bias ``(out,)`` of
-    a gain ``g(c)`` that is linear in the context (the cMADE of Huang et al. 2018); without it g = 1.
+    :func:`read` of x and of the context. ``gains`` holds, for each layer, weight ``(out, C)`` and bias ``(out,)`` of a
+    gain ``g(c)`` that is linear in the context (the cMADE of Huang et al. 2018); without it g = 1.
+
+    A residual network (He et al. 2016) has ``skips``, pairs ``(to, from)`` of hidden layers: what layer ``from`` had
+    before its activation is added to what layer ``to`` has before its own. Hidden layers in ``linear`` have no
+    activation.
     """
     h = read(x, bound)
     c = None if context is None else read(context, bound)
     last = len(weights) - 1
+    kept: list[Any] = []
     for layer, (weight, bias, mask) in enumerate(zip(weights, biases, layer_masks, strict=True)):
         h = np.dot(weight * mask, h)
         if gains:
@@ -117,7 +149,10 @@ def network(
         h = h + bias[:, None]
         if c is not None:
             h = h + np.dot(context_weights[layer], c)
-        if layer < last:
+        for source in sources(skips, layer):
+            h = h + kept[source]
+        kept.append(h)
+        if layer < last and layer not in linear:
             h = activate(h, activation)
     return h
 

@@ -66,6 +66,7 @@ def clip_logit(y: Any, clip: float) -> tuple[Any, Any]:
 
 def unclip_logit(y: Any, clip: float) -> Any:
     """The inverse of :func:`clip_logit`; infinite outside its image."""
+    y = numpy.clip(value(y), -1e4, 1e4)  # farther out the sigmoid is 0 or 1, and y may be infinite
     plus, minus = ((sigmoid(s * y) - clip / 2) / (1 - clip) for s in (1, -1))
     with numpy.errstate(divide="ignore"):
         return np.log(np.maximum(plus, 0)) - np.log(np.maximum(minus, 0))

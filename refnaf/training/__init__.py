@@ -2,5 +2,6 @@
 
 from refnaf.training.data import SCORED_ROWS, Rows, split_rows
 from refnaf.training.fitting import fit
+from refnaf.training.variational import fit_variational
 
-__all__ = ["SCORED_ROWS", "Rows", "fit", "split_rows"]
+__all__ = ["SCORED_ROWS", "Rows", "fit", "fit_variational", "split_rows"]

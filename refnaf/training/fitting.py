@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from refnaf import __version__
-from refnaf.flows import build
+from refnaf.flows import build, model_options, models
 from refnaf.flows.flow import Flow
 from refnaf.objective import mean_and_error
 from refnaf.training.data import (
@@ -24,8 +24,9 @@ from refnaf.training.data import (
     split_rows,
     warn_if_discrete,
 )
-from refnaf.training.gaussian import fit_gaussian
-from refnaf.training.loop import Plan, train
+from refnaf.training.gaussian import fit_gaussian, wants_linear, whiten
+from refnaf.training.likelihood import train
+from refnaf.training.loop import Plan
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -63,7 +64,8 @@ def fit(
     rows, ``max_time`` the seconds, ``patience`` the evaluations without improvement. ``averaging`` is the decay of the
     exponential moving average of the parameters, which is what is evaluated and returned. ``threads`` never changes the
     numbers. With ``checkpoint`` the state is written there at every evaluation, and ``resume`` goes on from it to the
-    same result. ``progress`` is called with a dict for each event. ``options`` go to :func:`refnaf.build`.
+    same result. ``progress`` is called with a dict for each event. ``options`` go to :func:`refnaf.build`; with a
+    context, or fewer than 50 training rows a column, ``linear`` is True unless it is given.
 
     Returns a Flow with its ``history`` and ``provenance``. Raises ValueError for data or options that cannot be used,
     and FitError where training failed before it had anything to return.
@@ -82,10 +84,13 @@ def fit(
     if model == "gaussian":
         # closed form in float64; the numbers are then kept in the dtype asked for
         flow = _standardised(build(model, dim, context_dim, seed=seed, dtype="float64", **options), training)
-        flow = fit_gaussian(flow, training.x, training.context).astype(dtype)
+        flow = fit_gaussian(flow, training).astype(dtype)
         record: dict[str, Any] = {"stopped": "closed form", "epochs": 0}
     else:
+        if model in models() and "linear" in model_options(model) and wants_linear(training):
+            options = {"linear": True, **options}
         flow = _standardised(build(model, dim, context_dim, seed=seed, dtype=dtype, **options), training)
+        flow = whiten(flow, training)
         warn_if_discrete(training.x)
         plan = Plan.choose(
             len(training.x),

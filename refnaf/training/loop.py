@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from refnaf.errors import FitError
 from refnaf.flows.flow import Flow
-from refnaf.objective import NegativeLogLikelihood
+from refnaf.objective import Objective
 from refnaf.training.adam import Adam
 from refnaf.training.checkpoint import load_checkpoint, save_checkpoint
-from refnaf.training.data import Rows
 
-#: Rows of the validation part that are scored at each evaluation.
-VALIDATION_ROWS = 50_000
 #: Failed steps in a row after which a run gives up.
 FAILURES = 20
+
+
+def check_positive(**numbers: float | None) -> None:
+    """Raises ValueError for a number that is given and not positive."""
+    for name, number in numbers.items():
+        if number is not None and not number > 0:
+            raise ValueError(f"{name} must be positive, got {number}")
 
 
 @dataclasses.dataclass
@@ -32,7 +35,7 @@ class Plan:
     steps: int
     batch_size: int
     every: int
-    patience: int
+    patience: int | None
     learning_rate: float
     weight_decay: float
     amsgrad: bool
@@ -44,11 +47,8 @@ class Plan:
     @classmethod
     def choose(cls, rows: int, dim: int, *, validated: bool, epochs: float | None, **given: Any) -> Plan:
         """Fill in what was left at None. Raises ValueError for numbers that make no sense."""
-        for name in ("max_time", "patience", "batch_size", "learning_rate"):
-            if given[name] is not None and not given[name] > 0:
-                raise ValueError(f"{name} must be positive, got {given[name]}")
-        if epochs is not None and not epochs > 0:
-            raise ValueError(f"epochs must be positive, got {epochs}")
+        check_positive(**{name: given[name] for name in ("max_time", "patience", "batch_size", "learning_rate")})
+        check_positive(epochs=epochs)
         batch = min(given["batch_size"] or (128 if rows < 5000 else 256 if rows < 50_000 else 512), rows)
         per_epoch = max(rows // batch, 1)
         every = int(np.clip(per_epoch, 20, 1000))
@@ -84,33 +84,31 @@ class Plan:
         return self.learning_rate * warm * (0.01 + 0.99 * fall)
 
 
-class _Batches:
-    """Minibatches by step number: a new order of the rows each epoch, drawn from seed and epoch alone."""
+class Task(Protocol):
+    """What a run works on."""
 
-    def __init__(self, rows: Rows, plan: Plan) -> None:
-        self.rows, self.plan = rows, plan
-        self.per_epoch = max(len(rows.x) // plan.batch_size, 1)
-        self._epoch, self._order = -1, np.zeros(0, int)
+    #: Steps an epoch.
+    per_epoch: int
+    #: Whether there is a score to choose the best parameters by; the latest are kept where there is none.
+    judged: bool
 
-    def __call__(self, step: int) -> Rows:
-        epoch, place = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = (
-                epoch,
-                np.random.default_rng([self.plan.seed, epoch]).permutation(len(self.rows.x)),
-            )
-        index = self._order[place * self.plan.batch_size : (place + 1) * self.plan.batch_size]
-        return self.rows.take(index)
+    @property
+    def objective(self) -> Objective:
+        """Makes the flat vector of parameters, and is closed when the run ends."""
+
+    def loss(self, flat: np.ndarray, step: int) -> tuple[float, np.ndarray]:
+        """The loss of a step, in nats, and its gradient; of the step's number alone, so that a run can be resumed."""
+
+    def score(self, flow: Flow) -> float | None:
+        """Mean nats of the flow with averaged parameters, the more the better, or None."""
 
 
-def train(
+def optimise(
     flow: Flow,
-    training: Rows,
-    validation: Rows | None,
+    task: Task,
     plan: Plan,
     run: dict[str, Any],
     *,
-    threads: int | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[dict[str, Any]], None] | None = None,
@@ -118,38 +116,32 @@ def train(
     """Run a plan. Returns the flow with the best averaged parameters, and a record of how it went."""
     from threadpoolctl import threadpool_limits
 
-    threads = threads or min(os.cpu_count() or 1, 4)
-    loss = NegativeLogLikelihood(flow, threads)
     try:
         # one thread of linear algebra for each of ours: no oversubscription, and the same bits for any number
         with threadpool_limits(1, "blas"):
-            return _Run(flow, training, validation, plan, run, loss, checkpoint, progress).go(resume)
+            return _Run(flow, task, plan, run, checkpoint, progress).go(resume)
     finally:
-        loss.close()
+        task.objective.close()
 
 
 class _Run:
     def __init__(
         self,
         flow: Flow,
-        training: Rows,
-        validation: Rows | None,
+        task: Task,
         plan: Plan,
         run: dict[str, Any],
-        loss: NegativeLogLikelihood,
         checkpoint: str | Path | None,
         progress: Callable[[dict[str, Any]], None] | None,
     ) -> None:
-        self.flow, self.plan, self.run, self.loss = flow, plan, run, loss
-        self.validation = None if validation is None else validation.take(slice(VALIDATION_ROWS))
-        self.batches = _Batches(training, plan)
+        self.flow, self.task, self.plan, self.run = flow, task, plan, run
         self.checkpoint, self.tell = checkpoint, progress or (lambda event: None)
         decayed = np.concatenate(
             [np.full(a.size, "weight" in name, flow.dtype) for name, a in flow.params.items()]
             or [np.zeros(0, flow.dtype)]
         )
         self.adam = Adam(
-            loss.flat(),
+            task.objective.flat(),
             clip=plan.clip,
             decay=plan.weight_decay,
             decayed=decayed,
@@ -178,7 +170,7 @@ class _Run:
         state, plan = self.state, self.plan
         if state["step"] == 0:
             # the untrained flow is the first to beat
-            self._consider(self._validation_score())
+            self._consider(self._score())
         first = state["step"]
         while state["step"] < plan.steps:
             if not self._step():
@@ -198,7 +190,7 @@ class _Run:
                 if timed_out:
                     stopped = "the time limit was reached"
                     break
-                if self.validation is not None and state["since_best"] >= plan.patience:
+                if self.task.judged and plan.patience is not None and state["since_best"] >= plan.patience:
                     stopped = f"no improvement in {plan.patience} evaluations"
                     break
         if state["best_score"] is None:
@@ -206,10 +198,10 @@ class _Run:
         if state["best_step"] == 0:
             stopped = f"nothing was better than the untrained model ({stopped}); lower the learning rate"
             self.tell({"kind": "message", "text": stopped})
-        params = self.loss.views(self.best)
+        params = self.task.objective.views(self.best)
         record = {
-            "epochs": round(state["step"] / self.batches.per_epoch, 3),
-            "best_epoch": round(state["best_step"] / self.batches.per_epoch, 3),
+            "epochs": round(state["step"] / self.task.per_epoch, 3),
+            "best_epoch": round(state["best_step"] / self.task.per_epoch, 3),
             "stopped": stopped,
             "failed": state["failures"] >= FAILURES,
             "undone_steps": state["undone"],
@@ -221,8 +213,7 @@ class _Run:
         """One update; a step whose loss or gradient is not finite is undone. False after too many in a row."""
         state = self.state
         while True:
-            batch = self.batches(state["step"])
-            loss, grad = self.loss(self.adam.flat, batch.x, batch.context)
+            loss, grad = self.task.loss(self.adam.flat, state["step"])
             with np.errstate(over="ignore", invalid="ignore"):
                 fine = math.isfinite(loss) and math.isfinite(float(np.dot(grad, grad)))
             if fine:
@@ -248,13 +239,10 @@ class _Run:
         self.adam.step(grad, self.plan.rate(state["step"]) * state["slowed"])
         return True
 
-    def _validation_score(self) -> float | None:
-        """Mean nats of the validation rows under the averaged parameters."""
-        if self.validation is None:
-            return None
-        averaged = self.flow.replace(self.loss.views(self.adam.average))
+    def _score(self) -> float | None:
+        """Mean nats under the averaged parameters, or None."""
         with np.errstate(all="ignore"):
-            return float(np.mean(averaged.log_prob(self.validation.x, self.validation.context)))
+            return self.task.score(self.flow.replace(self.task.objective.views(self.adam.average)))
 
     def _consider(self, score: float | None) -> None:
         """Keep the averaged parameters if they are the best so far, or the latest where nothing is held out."""
@@ -262,7 +250,7 @@ class _Run:
         if score is None:
             return
         best = state["best_score"]
-        if math.isfinite(score) and (self.validation is None or best is None or score > best):
+        if math.isfinite(score) and (not self.task.judged or best is None or score > best):
             np.copyto(self.best, self.adam.average)
             state["best_score"], state["best_step"], state["since_best"] = score, state["step"], 0
         else:
@@ -272,9 +260,9 @@ class _Run:
         state, plan = self.state, self.plan
         train = -state["loss_sum"] / max(state["loss_count"], 1)
         state["loss_sum"], state["loss_count"] = 0.0, 0
-        validation = self._validation_score()
+        validation = self._score()
         self._consider(train if validation is None else validation)
-        epoch = round(state["step"] / self.batches.per_epoch, 3)
+        epoch = round(state["step"] / self.task.per_epoch, 3)
         rate = plan.rate(state["step"]) * state["slowed"]
         self.history.append({"epoch": epoch, "train": train, "validation": validation, "learning_rate": rate})
         left = (plan.steps - state["step"]) / speed
@@ -284,7 +272,7 @@ class _Run:
             {
                 "kind": "epoch",
                 "epoch": epoch,
-                "epochs": round(plan.steps / self.batches.per_epoch, 3),
+                "epochs": round(plan.steps / self.task.per_epoch, 3),
                 "train": train,
                 "validation": validation,
                 "best": state["best_score"],

@@ -1,6 +1,5 @@
 """The group: help, version, exit codes, errors, what is imported when."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -46,7 +45,7 @@ def test_score_needs_neither_scipy_nor_numba_nor_autograd_nor_matplotlib(model):
 def test_every_command_has_help_with_an_example(ok, name):
     text = ok(name, "--help").stdout
     assert f"refnaf {name}" in " ".join(text.split("Example:")[1].split())
-    command = getattr(importlib.import_module(f"refnaf_cli.{name}"), name)
+    command = main.get_command(click.Context(main), name)
     assert isinstance(command, click.Command)
     assert command.name == name
     for option in command.params:

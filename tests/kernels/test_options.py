@@ -86,9 +86,19 @@ def test_clipping_is_undone_within_its_image_and_infinite_beyond(clip):
     np.testing.assert_allclose(stable.unclip_logit(clipped, clip), y, rtol=1e-8)
     m = 1 / (1 + np.exp(-y))
     np.testing.assert_allclose(clipped, stable.logit(m * (1 - clip) + clip / 2), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(log_slope, np.log(elementwise_grad(lambda v: stable.clip_logit(v, clip)[0])(y)) - 2 * clip)
+    slope = elementwise_grad(lambda v: stable.clip_logit(v, clip)[0])(y)
+    np.testing.assert_allclose(log_slope, np.log(slope) - 2 * clip)
     edge = np.log(2 / clip - 1)
     assert np.array_equal(stable.unclip_logit(np.array([edge + 1, -edge - 1]), clip), [np.inf, -np.inf])
+
+
+@pytest.mark.parametrize("name", ["dsf", "ddsf"])
+def test_outside_the_image_of_a_clipped_transformer_the_residual_says_so(name):
+    _, theta, *shared = _inputs(name)
+    y = np.array([-40.0, -20.0, 0.0, 20.0, 40.0])
+    x, log_slope, residual = ops.ArrayOps().invert(name, y, theta[0], shared, {"clip": 1e-2})
+    assert np.isfinite(x).all() and np.isfinite(log_slope).all()
+    assert np.abs(residual[[0, 1, 3, 4]]).min() > 1 and abs(residual[2]) < 1e-12
 
 
 def test_an_option_of_another_form_is_refused():

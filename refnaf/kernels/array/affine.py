@@ -8,7 +8,7 @@ import numpy as np
 
 from refnaf.kernels.array.stable import sigmoid_pair, slopes
 from refnaf.kernels.array.workspace import Workspace
-from refnaf.reference.affine import LOG_SCALE_BOUND
+from refnaf.reference.affine import LOG_SCALE_BOUND, Limit, limits
 from refnaf.reference.affine import affine as reference_affine
 from refnaf.reference.stable import SLOPE_FLOOR
 
@@ -19,7 +19,7 @@ def forward(x: np.ndarray, theta: np.ndarray, *, ws: Workspace, **options: Any) 
     return y, np.broadcast_to(log_slope, y.shape), (x, theta, options)
 
 
-def _bend_slope(raw: np.ndarray, how: str, limit: float) -> tuple[np.ndarray, np.ndarray | float]:
+def _bend_slope(raw: np.ndarray, how: str, limit: Limit) -> tuple[np.ndarray, np.ndarray | float]:
     """:func:`refnaf.reference.affine.bend` and its derivative."""
     if how == "tanh":
         bent = np.tanh(raw * (1 / limit))
@@ -28,7 +28,8 @@ def _bend_slope(raw: np.ndarray, how: str, limit: float) -> tuple[np.ndarray, np
         inside = 1 / (1 + np.abs(raw) * (1 / limit))
         return raw * inside, inside * inside
     if how == "clamp":
-        return np.clip(raw, -limit, limit), (np.abs(raw) <= limit).astype(raw.dtype)
+        low, high = limits(limit)
+        return np.clip(raw, low, high), ((raw >= low) & (raw <= high)).astype(raw.dtype)
     return raw, 1.0
 
 
@@ -37,7 +38,7 @@ def _scale(
     ws: Workspace,
     form: str = "exp",
     how: str = "tanh",
-    limit: float = LOG_SCALE_BOUND,
+    limit: Limit = LOG_SCALE_BOUND,
     floor: float = SLOPE_FLOOR,
     clip: float = 0.0,
 ) -> tuple[np.ndarray, Any, Any]:

@@ -5,7 +5,7 @@ With ``E = exp(U - row max)``, once a step, and ``e = exp(c - max)``,
 stacked side by side along the samples. For the output matrix the normaliser needs no product of its own, since the two
 sums A and B over ``s(p)`` and ``s(-p)`` add up to it:
 
-    h_next = log A - log B,        t_next = M (A + B) / (A B),      M over s(p) s(-p) p'.
+    h_next = log(A / B),        t_next = M (A + B) / (A B),      M over s(p) s(-p) p'.
 """
 
 from __future__ import annotations
@@ -135,11 +135,10 @@ def _layer_forward(
     np.matmul(e_w, stacked, out=sums)
     s_plus, s_minus, mass = sums[..., :n], sums[..., n : 2 * n], sums[..., 2 * n :]
     out = ws.take(s_plus.shape, a.dtype)
-    log_minus = ws.take(s_plus.shape, a.dtype)
-    np.log(s_plus, out=out)
-    np.log(s_minus, out=log_minus)
-    out -= log_minus
-    total = log_minus
+    # the sums have a common factor, which logarithms taken one by one would turn into a cancellation
+    np.divide(s_plus, s_minus, out=out)
+    np.log(out, out=out)
+    total = ws.take(s_plus.shape, a.dtype)
     np.add(s_plus, s_minus, out=total)
     tangent = ws.take(s_plus.shape, a.dtype)
     np.divide(mass, s_plus, out=tangent)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from refnaf.kernels.array.workspace import Workspace
+from refnaf.reference.made import sources
 
 
 def squash(x: np.ndarray, bound: float | None) -> np.ndarray:
@@ -60,16 +61,21 @@ def forward(
     activation: str,
     bound: float | None,
     gains: Sequence[tuple[np.ndarray, np.ndarray]],
+    skips: Sequence[tuple[int, int]],
+    linear: Sequence[int],
     ws: Workspace,
 ) -> tuple[np.ndarray, Any]:
     """x ``(D, N)`` and context ``(C, N)`` to ``(D * outputs, N)``, and what :func:`vjp` needs."""
     c = None if context is None else squash(context, bound)
     hidden = [squash(x, bound)]
     gained: list[tuple[np.ndarray, np.ndarray]] = []
+    active = [layer for layer in range(len(weights) - 1) if layer not in linear]
+    skipping = {source for _, source in skips}
+    kept: dict[int, np.ndarray] = {}
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         z = ws.take((weight.shape[0], x.shape[1]), x.dtype)
         np.dot(weight, hidden[-1], out=z)
-        if gains:
+        if gains and c is not None:
             gain, product = ws.take(z.shape, z.dtype), ws.take(z.shape, z.dtype)
             np.dot(gains[layer][0], c, out=gain)
             gain += gains[layer][1][:, None]
@@ -80,18 +86,31 @@ def forward(
         if c is not None:
             part = ws.take(z.shape, z.dtype)
             z += np.dot(context_weights[layer], c, out=part)
-        hidden.append(activate(z, activation, ws) if layer < len(weights) - 1 else z)
-    return hidden[-1], (x, context, c, hidden[:-1], weights, context_weights, activation, bound, gains, gained)
+        for source in sources(skips, layer):
+            z += kept[source]
+        if layer in skipping:
+            kept[layer] = z
+            if layer in active:  # which is done in place
+                kept[layer] = ws.take(z.shape, z.dtype)
+                np.copyto(kept[layer], z)
+        hidden.append(activate(z, activation, ws) if layer in active else z)
+    out = hidden.pop()
+    return out, (x, context, c, hidden, weights, context_weights, activation, bound, gains, gained, skips, active)
 
 
 def vjp(saved: Any, grad: np.ndarray, masks: Sequence[np.ndarray], ws: Workspace) -> dict[str, Any]:
     """Cotangent of the output to those of ``x``, ``context`` and, by the forward's names, the parameters."""
-    x, context, c, hidden, weights, context_weights, activation, bound, gains, gained = saved
+    x, context, c, hidden, weights, context_weights, activation, bound, gains, gained, skips, active = saved
     layers = range(len(weights) - 1, -1, -1)
     out: dict[str, Any] = {"weights": [None] * len(weights), "biases": [None] * len(weights), "context": None}
     out["context_weights"], out["gains"] = [None] * len(context_weights), [None] * len(gains)
     grad_c = None
+    skipped: dict[int, np.ndarray] = {}
     for layer in layers:
+        if layer in skipped:
+            grad += skipped[layer]
+        for source in sources(skips, layer):
+            skipped[source] = skipped[source] + grad if source in skipped else grad
         out["biases"][layer] = np.sum(grad, axis=1)
         if c is not None:
             out["context_weights"][layer] = np.dot(grad, c.T)
@@ -109,7 +128,7 @@ def vjp(saved: Any, grad: np.ndarray, masks: Sequence[np.ndarray], ws: Workspace
         out["weights"][layer] = gw
         below = ws.take(hidden[layer].shape, grad.dtype)
         np.dot(weights[layer].T, grad, out=below)
-        if layer > 0:
+        if layer - 1 in active:
             activate_vjp(hidden[layer], activation, below, ws)
         grad = below
     out["x"] = squash_vjp(x, bound, grad)

@@ -24,9 +24,10 @@ def monotone_root(
     become smaller than the spacing of floats.
     """
     eps = np.finfo(y.dtype).eps
-    widest = np.finfo(y.dtype).max / 4
-    low = np.clip(low - 4 * eps * np.abs(low), -widest, widest)
-    high = np.clip(high + 4 * eps * np.abs(high), -widest, widest)
+    widest = min(float(np.finfo(y.dtype).max) / 4, 1e300)
+    # an infinite end is that of a function whose image ends before y: the farthest point then stands for the root
+    low, high = np.clip(low, -widest, widest), np.clip(high, -widest, widest)
+    low, high = low - 4 * eps * np.abs(low), high + 4 * eps * np.abs(high)
     x = np.clip(y, low, high)
     log_slope, residual = np.zeros_like(y), np.zeros_like(y)
     best, active, point = x.copy(), np.arange(len(y)), x.copy()

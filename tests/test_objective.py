@@ -1,0 +1,107 @@
+"""The free energy and its two gradients; the likelihood's are those of the chain, see tests/flows."""
+
+from __future__ import annotations
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from autograd import elementwise_grad, grad
+
+from refnaf import objective
+from refnaf.flows import chain
+from refnaf.objective import FreeEnergy
+from refnaf.ops import ReferenceOps
+from refnaf.reference.density import normal_log_prob
+from refnaf.reference.variational import free_energy, sample_log_prob
+from tests.cases import CASES, make
+from tests.checks import close
+
+NAMES = (
+    "gaussian-D4",
+    "maf-dsf-D2-units=5",
+    "iaf-D4",
+    "iaf-dsf-D2-units=5",
+    "iaf-ddsf-D2-units=5",
+    "planar-D2-direction=sampling",
+    "planar-D4",
+    "bnaf-D2",
+)
+
+
+def log_density(x):
+    return -0.1 * anp.sum((x - 0.3) ** 4, axis=1) + anp.sum(anp.sin(x), axis=1) * x[:, 0]
+
+
+def with_gradient(function):
+    return lambda x: (function(x), elementwise_grad(function)(x))
+
+
+def by_reference(flow, z, beta, held=None):
+    """The free energy for autograd to trace; with ``held``, those parameters in log q."""
+
+    def loss(params):
+        layers, ops = flow.layers, ReferenceOps()
+        x, logdet, _, _ = chain.inverse(layers, flow.layer_params(params), ops, z.T, None)
+        log_q = sample_log_prob(normal_log_prob(z.T), logdet)
+        if held is not None:
+            log_q = chain.log_prob(layers, flow.layer_params(held), ops, x, None)
+        return free_energy(log_q, log_density(anp.transpose(x)), beta)
+
+    return loss
+
+
+@pytest.mark.parametrize("path", [False, True], ids=["whole", "path"])
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_those_of_autograd(name, path, monkeypatch):
+    monkeypatch.setattr(objective, "ROWS", 3)  # so that there are several chunks
+    flow = make(CASES[name])
+    z = np.random.default_rng(0).normal(size=(7, flow.dim))
+    energy = FreeEnergy(flow, with_gradient(log_density), path=path)
+    loss, gradient = energy(energy.flat(), z, beta=0.7)
+    params = dict(flow.params)
+    slow = by_reference(flow, z, 0.7, params if path else None)
+    assert loss == pytest.approx(slow(params), rel=1e-10)
+    expected = grad(slow)(params)
+    for key, array in energy.views(gradient).items():
+        close(array, expected[key], 1e-8, key)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_path_derivatives_vanish_where_the_flow_is_the_target(name):
+    flow = make(CASES[name])
+    z = np.random.default_rng(0).normal(size=(40, flow.dim))
+    sizes = {}
+    for path in (False, True):
+        energy = FreeEnergy(flow, with_gradient(flow.log_prob), path=path)
+        loss, gradient = energy(energy.flat(), z)
+        sizes[path] = np.linalg.norm(gradient)
+        assert loss == pytest.approx(0, abs=1e-9)
+    assert sizes[True] < 1e-8 < 1e-2 < sizes[False]
+
+
+def test_both_gradients_have_the_same_mean():
+    flow = make(CASES["planar-D2-direction=sampling"])
+    rng = np.random.default_rng(1)
+    draws = rng.normal(size=(30, 500, 2))
+    found = []
+    for path in (False, True):
+        energy = FreeEnergy(flow, with_gradient(log_density), path=path)
+        found.append(np.array([energy(energy.flat(), z)[1].copy() for z in draws]))
+    gap = found[0] - found[1]
+    error = gap.std(axis=0, ddof=1) / np.sqrt(len(gap))
+    assert (np.abs(gap.mean(axis=0)) < 4 * error + 1e-12).all()
+    assert (error > 1e-4).any()
+
+
+@pytest.mark.parametrize("path", [False, True], ids=["whole", "path"])
+def test_threads_do_not_change_the_bits(path):
+    flow = make(CASES["iaf-dsf-D2-units=5"], dtype="float32")
+    z = np.random.default_rng(0).normal(size=(600, 2))
+    found = []
+    for threads in (1, 3):
+        energy = FreeEnergy(flow, with_gradient(log_density), threads, path)
+        for _ in range(2):  # buffers are used again
+            loss, gradient = energy(energy.flat(), z)
+            found.append((loss, gradient.tobytes()))
+        energy.close()
+    assert len(set(found)) == 1
