@@ -129,17 +129,17 @@ class FreeEnergy(Objective):
     are held, which leaves out the score, a term of mean zero. Where q is p, no sample has a gradient then.
     """
 
-    def __init__(self, flow: Flow, log_density: LogDensity, threads: int = 1, path: bool = False) -> None:
+    def __init__(self, flow: Flow, log_density: LogDensity, threads: int = 1) -> None:
         super().__init__(flow, threads)
-        self.log_density, self.path = log_density, path
+        self.log_density = log_density
 
-    def _sample(self, index: int, own: list[dict[str, Any]], z: np.ndarray) -> _Drawn:
+    def _sample(self, index: int, own: list[dict[str, Any]], z: np.ndarray, path: bool) -> _Drawn:
         ops, layers = self._ops[index], self.flow.layers
         ops.workspace.reset()
         base = np.ascontiguousarray(z.T, dtype=self.dtype)
         with np.errstate(all="ignore"):
             x, logdet, _, images = chain.inverse(layers, own, ops, base, None)
-            score = chain.inverse_score(layers, own, ops, images, None, base) if self.path else None
+            score = chain.inverse_score(layers, own, ops, images, None, base) if path else None
         return _Drawn(x, sample_log_prob(chain.base_log_prob(base), logdet), score, images)
 
     def _pull(self, index: int, own: list[dict[str, Any]], drawn: _Drawn, grad_x: np.ndarray) -> None:
@@ -150,10 +150,12 @@ class FreeEnergy(Objective):
         with np.errstate(all="ignore"):
             self._keep(index, chain.inverse_vjp(layers, own, ops, drawn.images, None, grad_x, grad_logdet)[2])
 
-    def __call__(self, flat: np.ndarray, z: np.ndarray, beta: float = 1.0) -> tuple[float, np.ndarray]:
+    def __call__(
+        self, flat: np.ndarray, z: np.ndarray, beta: float = 1.0, path: bool = False
+    ) -> tuple[float, np.ndarray]:
         """The mean over base samples z ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
         own, chunks = self._start(flat, len(z))
-        drawn = self._map(self._sample, [(k, own, z[part]) for k, part in enumerate(chunks)])
+        drawn = self._map(self._sample, [(k, own, z[part], path) for k, part in enumerate(chunks)])
         log_p, slopes = self.log_density(np.ascontiguousarray(np.concatenate([d.x for d in drawn], axis=1).T))
         log_q = np.concatenate([d.log_q for d in drawn])
         with np.errstate(all="ignore"):

@@ -17,7 +17,7 @@ _HOMES = {
     "to_torchkit": "refnaf.interop.export_torchkit",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -227,7 +227,7 @@ def _numbers(part: _Part, realify: str) -> dict[str, Any]:
 
 
 def _network_numbers(state: dict[str, Any]) -> dict[str, Any]:
-    """The cMADE, ``scale(context) * ((direction * mask) x) + bias(context)``; the last layer's directions normalised."""
+    """The cMADE, ``scale(context) * ((direction * mask) x) + bias(context)``; the last directions are normalised."""
     arrangement = _arrangement(state)
     names, found = _layer_names(state), {}
     for k, name in enumerate(names):

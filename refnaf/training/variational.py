@@ -59,7 +59,7 @@ def fit_variational(
     """Fit a flow to an unnormalised log-density by variational inference.
 
     Minimises the free energy ``E_q[log q(x) - log p(x)]``, which is the reverse KL divergence less ``log Z``, by
-    reparameterised samples of the flow (slides eq. 5-7, Rezende and Mohamed 2015; Huang et al. 2018, section 6.2).
+    reparameterised samples of the flow (slides eq. 5-7 and 31-37, Rezende and Mohamed 2015, Huang et al. 2018).
 
     ``log_density`` takes x ``(N, dim)`` float64 and returns ``(N,)`` nats up to a constant, each row by itself, finite
     everywhere, written with ``autograd.numpy``. Any model works; those that sample in one pass are fast: ``iaf``,
@@ -144,8 +144,9 @@ class _ReverseKL:
     judged = True
 
     def __init__(self, flow: Flow, target: Target, plan: Plan, anneal: float, path: bool, threads: int) -> None:
-        self.objective = FreeEnergy(flow, target, threads, path)
-        self.target, self.plan, self.rising = target, plan, anneal * plan.steps
+        self.objective = FreeEnergy(flow, target, threads)
+        self.target, self.plan = target, plan
+        self.rising, self.path_from = anneal * plan.steps, plan.steps // 2 if path else plan.steps
 
     def beta(self, step: int) -> float:
         """The power of the target."""
@@ -154,7 +155,7 @@ class _ReverseKL:
     def loss(self, flat: np.ndarray, step: int) -> tuple[float, np.ndarray]:
         rng = np.random.default_rng([self.plan.seed, _STEP, step])
         z = rng.standard_normal((self.plan.batch_size, self.objective.flow.dim))
-        return self.objective(flat, z, self.beta(step))
+        return self.objective(flat, z, self.beta(step), path=step >= self.path_from)
 
     def score(self, flow: Flow) -> float | None:
         # the same base samples each time: what differs is the flow
