@@ -88,7 +88,11 @@ class Fraction(click.ParamType):
     show_default=True,
     help="Part of the steps over which the target is cooled, from nearly flat; helps to find all modes.",
 )
-@click.option("--path-derivative", is_flag=True, help="Gradients without the score: less noise, more time a step.")
+@click.option(
+    "--path-derivative",
+    is_flag=True,
+    help="Leave the score out of the gradients of the second half: less noise, more time a step.",
+)
 @click.option(
     "--samples", type=click.IntRange(min=2), default=20_000, show_default=True, help="Samples for the final table."
 )

@@ -126,7 +126,8 @@ class FreeEnergy(Objective):
     is p's; it is called with all samples of a batch at once, from the calling thread.
 
     With ``path`` the gradient is the path derivative of Roeder, Wu and Duvenaud 2017: the parameters inside ``log q``
-    are held, which leaves out the score, a term of mean zero. Where q is p, no sample has a gradient then.
+    are held, which leaves out the score, a term of mean zero. Where q is p no sample has a gradient then; far from p,
+    where q is narrow, its variance can be much larger.
     """
 
     def __init__(self, flow: Flow, log_density: LogDensity, threads: int = 1) -> None:

@@ -56,8 +56,8 @@ def test_gradients_are_those_of_autograd(name, path, monkeypatch):
     monkeypatch.setattr(objective, "ROWS", 3)  # so that there are several chunks
     flow = make(CASES[name])
     z = np.random.default_rng(0).normal(size=(7, flow.dim))
-    energy = FreeEnergy(flow, with_gradient(log_density), path=path)
-    loss, gradient = energy(energy.flat(), z, beta=0.7)
+    energy = FreeEnergy(flow, with_gradient(log_density))
+    loss, gradient = energy(energy.flat(), z, beta=0.7, path=path)
     params = dict(flow.params)
     slow = by_reference(flow, z, 0.7, params if path else None)
     assert loss == pytest.approx(slow(params), rel=1e-10)
@@ -72,8 +72,8 @@ def test_path_derivatives_vanish_where_the_flow_is_the_target(name):
     z = np.random.default_rng(0).normal(size=(40, flow.dim))
     sizes = {}
     for path in (False, True):
-        energy = FreeEnergy(flow, with_gradient(flow.log_prob), path=path)
-        loss, gradient = energy(energy.flat(), z)
+        energy = FreeEnergy(flow, with_gradient(flow.log_prob))
+        loss, gradient = energy(energy.flat(), z, path=path)
         sizes[path] = np.linalg.norm(gradient)
         assert loss == pytest.approx(0, abs=1e-9)
     assert sizes[True] < 1e-8 < 1e-2 < sizes[False]
@@ -85,8 +85,8 @@ def test_both_gradients_have_the_same_mean():
     draws = rng.normal(size=(30, 500, 2))
     found = []
     for path in (False, True):
-        energy = FreeEnergy(flow, with_gradient(log_density), path=path)
-        found.append(np.array([energy(energy.flat(), z)[1].copy() for z in draws]))
+        energy = FreeEnergy(flow, with_gradient(log_density))
+        found.append(np.array([energy(energy.flat(), z, path=path)[1].copy() for z in draws]))
     gap = found[0] - found[1]
     error = gap.std(axis=0, ddof=1) / np.sqrt(len(gap))
     assert (np.abs(gap.mean(axis=0)) < 4 * error + 1e-12).all()
@@ -99,9 +99,9 @@ def test_threads_do_not_change_the_bits(path):
     z = np.random.default_rng(0).normal(size=(600, 2))
     found = []
     for threads in (1, 3):
-        energy = FreeEnergy(flow, with_gradient(log_density), threads, path)
+        energy = FreeEnergy(flow, with_gradient(log_density), threads)
         for _ in range(2):  # buffers are used again
-            loss, gradient = energy(energy.flat(), z)
+            loss, gradient = energy(energy.flat(), z, path=path)
             found.append((loss, gradient.tobytes()))
         energy.close()
     assert len(set(found)) == 1

@@ -39,10 +39,10 @@ class _Likelihood:
         batch = self._batch(step)
         return self.objective(flat, batch.x, batch.context)
 
-    def score(self, flow: Flow) -> float | None:
+    def score(self, flow: Flow) -> tuple[float, float] | None:
         if self.validation is None:
             return None
-        return float(np.mean(flow.log_prob(self.validation.x, self.validation.context)))
+        return float(np.mean(flow.log_prob(self.validation.x, self.validation.context))), 0.0
 
 
 def default_threads(threads: int | None) -> int:

@@ -99,8 +99,8 @@ class Task(Protocol):
     def loss(self, flat: np.ndarray, step: int) -> tuple[float, np.ndarray]:
         """The loss of a step, in nats, and its gradient; of the step's number alone, so that a run can be resumed."""
 
-    def score(self, flow: Flow) -> float | None:
-        """Mean nats of the flow with averaged parameters, the more the better, or None."""
+    def score(self, flow: Flow) -> tuple[float, float] | None:
+        """Mean nats of the flow with averaged parameters, and how many fewer than the most are as good; or None."""
 
 
 def optimise(
@@ -170,7 +170,9 @@ class _Run:
         state, plan = self.state, self.plan
         if state["step"] == 0:
             # the untrained flow is the first to beat
-            self._consider(self._score())
+            score = self._score()
+            if score is not None:
+                self._consider(*score)
         first = state["step"]
         while state["step"] < plan.steps:
             if not self._step():
@@ -239,20 +241,21 @@ class _Run:
         self.adam.step(grad, self.plan.rate(state["step"]) * state["slowed"])
         return True
 
-    def _score(self) -> float | None:
-        """Mean nats under the averaged parameters, or None."""
+    def _score(self) -> tuple[float, float] | None:
+        """What the task makes of the averaged parameters."""
         with np.errstate(all="ignore"):
             return self.task.score(self.flow.replace(self.task.objective.views(self.adam.average)))
 
-    def _consider(self, score: float | None) -> None:
-        """Keep the averaged parameters if they are the best so far, or the latest where nothing is held out."""
+    def _consider(self, score: float, tolerance: float) -> None:
+        """Keep the averaged parameters if they are the best so far, or the latest of equals."""
         state = self.state
-        if score is None:
-            return
         best = state["best_score"]
-        if math.isfinite(score) and (not self.task.judged or best is None or score > best):
+        better = math.isfinite(score) and (not self.task.judged or best is None or score > best)
+        if better or (best is not None and score > best - tolerance):
             np.copyto(self.best, self.adam.average)
-            state["best_score"], state["best_step"], state["since_best"] = score, state["step"], 0
+            state["best_step"] = state["step"]
+        if better:
+            state["best_score"], state["since_best"] = score, 0
         else:
             state["since_best"] += 1
 
@@ -260,8 +263,9 @@ class _Run:
         state, plan = self.state, self.plan
         train = -state["loss_sum"] / max(state["loss_count"], 1)
         state["loss_sum"], state["loss_count"] = 0.0, 0
-        validation = self._score()
-        self._consider(train if validation is None else validation)
+        score = self._score()
+        self._consider(*(score or (train, 0.0)))
+        validation = None if score is None else score[0]
         epoch = round(state["step"] / self.task.per_epoch, 3)
         rate = plan.rate(state["step"]) * state["slowed"]
         self.history.append({"epoch": epoch, "train": train, "validation": validation, "learning_rate": rate})

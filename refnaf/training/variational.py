@@ -68,15 +68,16 @@ def fit_variational(
 
     Each of ``steps`` steps draws ``batch_size`` samples. With ``anneal`` the target is ``p^beta``, beta rising linearly
     from 0.01 to 1 over that part of the steps, which helps to find all modes. ``path_derivative`` leaves the score out
-    of the gradient (Roeder, Wu and Duvenaud 2017): less noise near the optimum, for more time a step. ``max_time``
-    bounds the seconds, ``patience`` the evaluations without improvement. ``samples`` are drawn at the end for what is
-    reported. The rest is as for :func:`refnaf.fit`; ``options`` go to :func:`refnaf.build`.
+    of the gradient in the second half of the steps (Roeder, Wu and Duvenaud 2017): less noise near the optimum, for
+    more time a step; far from it, it can be more noise. ``max_time`` bounds the seconds, ``patience`` the evaluations
+    without improvement. ``samples`` are drawn at the end for what is reported. The rest is as for :func:`refnaf.fit`;
+    ``options`` go to :func:`refnaf.build`.
 
     Returns a Flow. In its ``history``, and in the events that ``progress`` is called with, an epoch is one step,
     "train" is the batches' ELBO (the free energy with the other sign, at the beta of the time) and "validation" that of
-    the averaged parameters, of which the best are kept. ``provenance["scores"]`` has "elbo" and "log_normaliser" (by
-    importance sampling), each [nats, standard error], from fresh samples; ``provenance["importance"]`` their number,
-    the effective sample size and Pareto k of the weights.
+    the averaged parameters. Kept are the latest of those within a standard error of the best. ``provenance["scores"]``
+    has "elbo" and "log_normaliser" (by importance sampling), each [nats, standard error], from fresh samples;
+    ``provenance["importance"]`` their number, the effective sample size and Pareto k of the weights.
 
     Raises ValueError for a log-density or options that cannot be used, and FitError where training failed before it had
     anything to return. Warns (DataWarning) where the weights are too uneven for the log normaliser to be trusted.
@@ -157,9 +158,9 @@ class _ReverseKL:
         z = rng.standard_normal((self.plan.batch_size, self.objective.flow.dim))
         return self.objective(flat, z, self.beta(step), path=step >= self.path_from)
 
-    def score(self, flow: Flow) -> float | None:
-        # the same base samples each time: what differs is the flow
-        return mean_and_error(_log_weights(flow, self.target, SCORED_SAMPLES, self.plan.seed, _SCORE))[0]
+    def score(self, flow: Flow) -> tuple[float, float]:
+        # samples cannot be learnt by heart, so that the latest parameters are the best as far as noise can tell
+        return mean_and_error(_log_weights(flow, self.target, SCORED_SAMPLES, self.plan.seed, _SCORE))
 
 
 def _log_weights(flow: Flow, target: Target, n: int, seed: int, purpose: int) -> np.ndarray:

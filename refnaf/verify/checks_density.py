@@ -62,38 +62,53 @@ def located(subject: Subject, n: int, stream: int, c: np.ndarray | None) -> np.n
 
 
 def _by_cubature(subject: Subject) -> Result:
-    given = subject.contexts(2, 52)
-    worst = ("", Result("normalisation", PASSED, 0.0, 0.0))
-    for k in range(1 if given is None else 2):
-        c = None if given is None else given[k : k + 1]
-        points = located(subject, 2000, 53, None if c is None else np.repeat(c, 2000, axis=0))
+    """Over x, for two contexts where the flow has one.
 
-        def density(rows: np.ndarray, c: np.ndarray | None = c) -> np.ndarray:
-            nats = subject.log_prob(rows, None if c is None else np.repeat(c, len(rows), axis=0))
-            if np.isnan(nats).any():
-                where = subject.where(rows, None, int(np.argmax(np.isnan(nats))))
-                if np.abs((rows - subject.center) / subject.scale)[np.isnan(nats)].min() < 1e3:
-                    raise Broken("log p is NaN", causes.OVERFLOW, where)
-            return np.exp(np.nan_to_num(nats, nan=-np.inf))
-
-        center, scale = subject.center, subject.scale
-        if points is not None and len(points) > 100:
-            low, center, high = np.percentile(points, [10, 50, 90], axis=0)
-            scale = np.maximum((high - low) / 2.56, 1e-9 * subject.scale)
-        mass, error = integrate(density, center, scale, points, _BUDGET)
-        limit = (2e-4 if subject.double else 1e-3) + 10 * error
-        off = abs(mass - 1) if np.isfinite(mass) else np.inf
+    A mass that is wrong must be wrong again with other cells and points, since a narrow ridge may escape one rule.
+    """
+    contexts = subject.contexts(2, 52)
+    results = []
+    for c in [None] if contexts is None else [contexts[:1], contexts[1:]]:
+        for again in (False, True):
+            mass, error = _mass(subject, c, again)
+            off = abs(mass - 1) if np.isfinite(mass) else np.inf
+            limit = (2e-4 if subject.double else 1e-3) + 10 * error
+            if off <= limit:
+                break
         seen = f"the density integrates to {mass:.7g} (to {error:.1g}), by cubature"
         if error > 1e-3 and off <= limit:
             if subject.has("forward", "inverse"):
                 return _by_pushforward(subject)
             raise Inconclusive(f"{seen}: too rough an integrand for {_BUDGET} evaluations")
-        where = "" if c is None else f"context = {np.array2string(c[0], precision=6, separator=', ')}"
-        if not off <= limit:
+        if off > limit:
+            where = "" if c is None else f"context = {np.array2string(c[0], precision=6, separator=', ')}"
             return Result("normalisation", FAILED, off, limit, "off by", seen, where, _mass_cause(mass))
-        if off >= (worst[1].value or 0):
-            worst = (seen, Result("normalisation", PASSED, off, limit, "off by", seen))
-    return worst[1]
+        results.append(Result("normalisation", PASSED, off, limit, "off by", seen))
+    return max(results, key=lambda result: result.value or 0)
+
+
+def _mass(subject: Subject, c: np.ndarray | None, again: bool) -> tuple[float, float]:
+    """The density's integral and its error bound; ``again`` by shifted, finer cells and more points."""
+
+    def repeated(n: int) -> np.ndarray | None:
+        return None if c is None else np.repeat(c, n, axis=0)
+
+    def density(rows: np.ndarray) -> np.ndarray:
+        nats = subject.log_prob(rows, repeated(len(rows)))
+        lost = np.isnan(nats)
+        if np.any(np.abs((rows - subject.center) / subject.scale)[lost] < 1e3):
+            raise Broken("log p is NaN", causes.OVERFLOW, subject.where(rows, None, int(np.argmax(lost))))
+        return np.exp(np.where(lost, -np.inf, nats))
+
+    n = 8000 if again else 2000
+    points = located(subject, n, 58 if again else 53, repeated(n))
+    center, scale = subject.center, subject.scale
+    if points is not None and len(points) > 100:
+        low, center, high = np.percentile(points, [10, 50, 90], axis=0)
+        scale = np.maximum((high - low) / 2.56, 1e-9 * subject.scale)
+    if again:
+        return integrate(density, center + 0.37 * scale, 1.37 * scale, points, 4 * _BUDGET, 2e-7)
+    return integrate(density, center, scale, points, _BUDGET, 2e-6)
 
 
 def _mass_cause(mass: float) -> str:

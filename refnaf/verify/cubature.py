@@ -24,7 +24,7 @@ def integrate(
     scale: np.ndarray,
     points: np.ndarray | None,
     budget: int,
-    tolerance: float = 2e-6,
+    tolerance: float,
 ) -> tuple[float, float]:
     """The integral of ``density`` (rows ``(n, D)`` to ``(n,)``, D = 1 or 2) and an error bound.
 

@@ -263,5 +263,5 @@ def test_cubature_finds_narrow_modes_and_ridges(width):
         z = np.column_stack([x[:, 0], (x[:, 1] - 3 * x[:, 0] ** 2) / width])
         return np.exp(base_log_prob(z.T)) / width
 
-    mass, error = integrate(density, np.zeros(2), np.ones(2), points, 400_000)
+    mass, error = integrate(density, np.zeros(2), np.ones(2), points, 400_000, 2e-6)
     assert abs(mass - 1) <= 1e-4 + error
