@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
+from refnaf_cli.named import find_object
 from refnaf_cli.params import Positive, seed_option
 
 
@@ -101,17 +99,4 @@ def _load(text: str) -> Any:
         import refnaf
 
         return refnaf.load(text)
-    module_name, colon, path = text.partition(":")
-    if not colon or not module_name or not path:
-        raise click.UsageError(f"expected package.module:flow or a .safetensors file, got {text!r}")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:  # a module that is being written may raise anything
-        raise click.UsageError(f"cannot import {module_name}: {type(error).__name__}: {error}") from error
-    for name in path.split("."):
-        if not hasattr(found, name):
-            raise click.UsageError(f"{module_name} has no {path!r}; pass the name of the flow in it")
-        found = getattr(found, name)
-    return found
+    return find_object(text, "flow")
