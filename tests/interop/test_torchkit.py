@@ -12,7 +12,7 @@ from autograd import grad
 import refnaf
 from refnaf.interop import from_torchkit, torchkit
 from refnaf.interop.masked import arrange
-from refnaf.reference import dsf, stable
+from refnaf.reference import ddsf, dsf, stable
 from tests.interop import torchkit_port as port
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -211,3 +211,42 @@ def test_arranging_finds_an_order_and_sorts_the_units():
     np.testing.assert_array_equal(found.ranks, ranks)
     np.testing.assert_array_equal(found.degrees[0], np.sort(degrees))
     np.testing.assert_array_equal(degrees[found.orders[1]], np.sort(degrees))
+
+
+def test_the_authors_sigmoidal_flow_and_its_gradients():
+    with np.load(VECTORS / "dsf_transformer.npz") as archive:
+        v = dict(archive)
+    d = v["params"].shape[-1] // 3
+
+    def objective(x, params):
+        raw = anp.moveaxis(params, -1, 0)
+        a = stable.softplus(raw[:d]) + 1e-6
+        exact = dsf.sigmoid_mixture(x, a, raw[d : 2 * d], stable.log_softmax(raw[2 * d :]))
+        y, log_slope = dsf.clipped(*exact, 1e-6)
+        return 0.7 * anp.sum(y) + 1.3 * anp.sum(log_slope)
+
+    close(grad(objective, 0)(v["x"], v["params"]), v["grad_x"])
+    close(grad(objective, 1)(v["x"], v["params"]), v["grad_params"])
+
+
+def test_the_authors_dense_sigmoidal_flow_and_its_gradients():
+    with np.load(VECTORS / "ddsf_transformer.npz") as archive:
+        v = dict(archive)
+    d = int(v["d"])
+
+    def flow(x, first, second, *matrices):
+        # their first layer has a u of its one input, which is always 1
+        raw = anp.moveaxis(anp.concatenate([first[..., : 3 * d], second], axis=-1), -1, 0)
+        return ddsf.ddsf(x, raw, *matrices, clip=1e-6)
+
+    def objective(*arguments):
+        y, log_slope = flow(*arguments)
+        return 0.7 * anp.sum(y) + 1.3 * anp.sum(log_slope)
+
+    names = ["x", "params_0", "params_1", "w_0", "u_1", "w_1"]
+    arguments = [v[name] for name in names]
+    y, log_slope = flow(*arguments)
+    close(y, v["y"])
+    close(log_slope.sum(axis=1), v["logdet"])
+    for k, name in enumerate(names):
+        close(grad(objective, k)(*arguments), v[f"grad_{name}"])
