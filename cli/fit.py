@@ -12,10 +12,10 @@ from refnaf_cli.params import (
     ModelOption,
     Part,
     Positive,
+    computing_options,
     limit_threads,
     seed_option,
     table_options,
-    threads_option,
 )
 
 
@@ -68,8 +68,10 @@ class ModelName(click.ParamType):
 @click.option("--quiet", is_flag=True, help="Only warnings, errors, and the names of the files written.")
 @table_options
 @seed_option
-@threads_option
-def fit(data: str, out: str | None, plot: str | None, threads: int | None, **settings: Any) -> None:
+@computing_options
+def fit(
+    data: str, out: str | None, plot: str | None, threads: int | None, backend: str | None, **settings: Any
+) -> None:
     """Fit a flow to the table DATA and write it to a .safetensors file.
 
     The rows are split at random (by --seed) into 10% for the test, 10% for validation, and the rest for training.
@@ -83,4 +85,4 @@ def fit(data: str, out: str | None, plot: str | None, threads: int | None, **set
     files = [data, *(settings[name] for name in ("validation", "test", "context") if isinstance(settings[name], str))]
     target = check_output(out or f"{Path(data).stem}.safetensors", (".safetensors",), files)
     picture = check_plot(plot, files) if plot else None
-    run(data, target, picture, threads=threads, **settings)
+    run(data, target, picture, threads=threads, backend=backend, **settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from refnaf_cli.fit import ModelName
-from refnaf_cli.params import Duration, ModelOption, Positive, limit_threads, seed_option, threads_option
+from refnaf_cli.params import Duration, ModelOption, Positive, computing_options, limit_threads, seed_option
 
 if TYPE_CHECKING:
     from refnaf import Flow
@@ -28,6 +28,7 @@ _OWN_OPTIONS = {
     "seed",
     "dtype",
     "threads",
+    "backend",
 }
 
 
@@ -101,7 +102,7 @@ class Fraction(click.ParamType):
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--quiet", is_flag=True, help="Only warnings, errors, and the names of the files written.")
 @seed_option
-@threads_option
+@computing_options
 def infer(
     log_density: str,
     dim: int,
@@ -111,6 +112,7 @@ def infer(
     plot: str | None,
     quiet: bool,
     threads: int | None,
+    backend: str | None,
     **settings: Any,
 ) -> None:
     """Fit a flow to an unnormalised log-density by variational inference (reverse KL).
@@ -138,7 +140,9 @@ def infer(
     began = time.monotonic()
     with warnings_in_one_line():
         try:
-            flow = refnaf.fit_variational(function, dim, model, threads=threads, progress=progress, **given, **chosen)
+            flow = refnaf.fit_variational(
+                function, dim, model, threads=threads, backend=backend, progress=progress, **given, **chosen
+            )
         finally:
             progress.clear()
     seconds = time.monotonic() - began

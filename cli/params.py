@@ -101,12 +101,19 @@ def parse_value(text: str) -> Any:
     return text
 
 
-def threads_option(command: F) -> F:
-    """--threads."""
-    option = click.option(
-        "--threads", type=click.IntRange(min=1), help="Threads to use [default: as many as numpy finds]."
+def computing_options(command: F) -> F:
+    """--threads and --backend."""
+    threads = click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads to use; the numbers do not depend on it [default: one a core, at most 4].",
     )
-    return option(command)
+    backend = click.option(
+        "--backend",
+        type=click.Choice(["numba", "numpy"]),
+        help="Compiled kernels, or numpy alone, which is slower and starts sooner [default: numba where there is one].",
+    )
+    return threads(backend(command))
 
 
 def limit_threads(threads: int | None) -> None:

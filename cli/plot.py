@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from refnaf_cli.params import limit_threads, seed_option, table_options, threads_option
+from refnaf_cli.params import computing_options, limit_threads, seed_option, table_options
 
 
 @click.command(epilog="Example: refnaf plot power.safetensors data/power.npy --out power.png")
@@ -17,7 +17,7 @@ from refnaf_cli.params import limit_threads, seed_option, table_options, threads
 @click.option("--drop-nonfinite", is_flag=True, help="Leave out rows with NaN or infinity.")
 @table_options
 @seed_option
-@threads_option
+@computing_options
 def plot(
     model: str,
     data: str | None,
@@ -29,6 +29,7 @@ def plot(
     context_key: str | None,
     seed: int,
     threads: int | None,
+    backend: str | None,
 ) -> None:
     """Picture MODEL, beside the rows of DATA if given.
 
@@ -42,7 +43,7 @@ def plot(
     from refnaf_cli.report import note
 
     target = check_plot(out or f"{Path(model).stem}.png", (model, data, context))
-    flow = refnaf.load(model)
+    flow = refnaf.load(model, backend=backend, threads=threads)
     x = contexts = None
     if data is not None:
         table = read_data(data, key, context, context_key)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from refnaf_cli.params import limit_threads, seed_option, threads_option
+from refnaf_cli.params import computing_options, limit_threads, seed_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--context-key", metavar="NAME", help="Array of the .npz that holds the context.")
 @click.option("--log-prob", is_flag=True, help="Also write each row's log-density in nats (.npz or .csv).")
 @seed_option
-@threads_option
+@computing_options
 def sample(
     model: str,
     n: int,
@@ -46,6 +46,7 @@ def sample(
     log_prob: bool,
     seed: int,
     threads: int | None,
+    backend: str | None,
 ) -> None:
     """Draw rows from MODEL, in the units of the data it was fitted to.
 
@@ -62,7 +63,7 @@ def sample(
 
     suffixes = (".npz", ".csv") if log_prob else (".npy", ".npz", ".csv")
     target = check_output(out or ("samples.npz" if log_prob or context else "samples.npy"), suffixes, (model, context))
-    flow = refnaf.load(model)
+    flow = refnaf.load(model, backend=backend, threads=threads)
     contexts = None
     if context is not None:
         table = read_context(context, context_key)

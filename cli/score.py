@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from refnaf_cli.params import limit_threads, table_options, threads_option
+from refnaf_cli.params import computing_options, limit_threads, table_options
 
 if TYPE_CHECKING:
     import refnaf
@@ -30,7 +30,7 @@ _ROWS = 65536
     help="Go on past rows with NaN or infinity: they score nan and do not count in the mean.",
 )
 @table_options
-@threads_option
+@computing_options
 def score(
     model: str,
     data: str,
@@ -40,6 +40,7 @@ def score(
     context: str | None,
     context_key: str | None,
     threads: int | None,
+    backend: str | None,
 ) -> None:
     """Log-density of every row of DATA under MODEL.
 
@@ -53,7 +54,7 @@ def score(
     from refnaf_cli.report import columns, note
 
     target = check_output(out or f"{Path(data).stem}.nats.npy", (".npy",), (model, data, context))
-    flow = refnaf.load(model)
+    flow = refnaf.load(model, backend=backend, threads=threads)
     source = open_data(data, key, context, context_key)
     check_fits(data, source.dim, source.context.dim if source.context else None, flow.dim, flow.context_dim)
     for text in source.notes:

@@ -6,7 +6,6 @@ The free energy needs samples of the flow and the gradient of a log-density in p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +13,15 @@ import numpy as np
 from refnaf import ops as operations
 from refnaf.flows import chain
 from refnaf.flows.flow import Flow
+from refnaf.parallel import Workers
 from refnaf.reference.variational import free_energy, sample_log_prob
 
-#: Rows that are differentiated together. Fixed, so that sums do not depend on the number of threads.
-ROWS = 256
+#: Rows that are differentiated together: between these, and a batch in as many parts. By the batch and the model alone,
+#: so that sums do not depend on the number of threads. Each part has gradients of its own: of a large model, few.
+FEWEST_ROWS, MOST_ROWS = 64, 256
+PARTS, PARTS_OF_LARGE, LARGE = 4, 2, 1_000_000
+#: Numbers of a gradient that are added up together.
+SUMMED = 1 << 17
 
 
 #: x ``(N, D)`` to a log-density ``(N,)`` and its gradient ``(N, D)``.
@@ -36,9 +40,11 @@ class Objective:
         self.shapes = {name: array.shape for name, array in flow.params.items()}
         self.size = sum(array.size for array in flow.params.values())
         self.dtype = flow.dtype
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.workers = Workers(threads)
+        self._sums = operations.optimiser(flow.backend)
         self._ops: list[operations.ArrayOps] = []
         self._grads: list[np.ndarray] = []
+        self._views: list[list[dict[str, np.ndarray]]] = []
 
     def flat(self) -> np.ndarray:
         """The flow's own parameters as one vector ``(size,)`` of its dtype."""
@@ -56,37 +62,40 @@ class Objective:
 
     def _start(self, flat: np.ndarray, rows: int) -> tuple[list[dict[str, Any]], list[slice]]:
         """The layers' parameters, and the chunks of a batch, with buffers for each."""
-        chunks = [slice(start, start + ROWS) for start in range(0, rows, ROWS)]
+        parts = PARTS if self.size < LARGE else PARTS_OF_LARGE
+        step = min(max(-(-rows // parts), FEWEST_ROWS), MOST_ROWS)
+        chunks = [slice(start, start + step) for start in range(0, rows, step)]
         while len(self._ops) < len(chunks):
-            self._ops.append(operations.ArrayOps())
+            self._ops.append(operations.make(self.flow.backend))
             self._grads.append(np.zeros(self.size, self.dtype))
+            self._views.append(self.flow.layer_params(self.views(self._grads[-1])))
         return self.flow.layer_params(self.views(flat)), chunks
 
-    def _map(self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The function of each job's arguments, in order."""
-        if self._pool is None or len(jobs) == 1:
-            return [function(*job) for job in jobs]
-        return list(self._pool.map(lambda job: function(*job), jobs))
+    def _room(self, index: int) -> list[dict[str, np.ndarray]]:
+        """A chunk's gradients, layer by layer: views of its flat vector."""
+        return [dict(views) for views in self._views[index]]
 
     def _keep(self, index: int, grads: Sequence[dict[str, np.ndarray]]) -> None:
-        """Put a chunk's gradients, layer by layer, into its flat vector."""
-        named = self.views(self._grads[index])
-        for k, layer_grads in enumerate(grads):
-            for local, array in layer_grads.items():
-                named[f"{k}.{local}"][...] = array
+        """Put those of a chunk's gradients that were not written there into its flat vector."""
+        for views, layer_grads in zip(self._views[index], grads, strict=True):
+            for name, array in layer_grads.items():
+                if array is not views[name]:
+                    views[name][...] = array
 
     def _mean(self, chunks: int, rows: int) -> np.ndarray:
         """The gradients of so many chunks in one vector, over the number of rows."""
-        grad = self._grads[0]
-        for other in self._grads[1:chunks]:
-            grad += other
-        grad *= self.dtype.type(1 / rows)
+        grad, others = self._grads[0], self._grads[1:chunks] or [np.zeros(0, self.dtype)]
+
+        def gather(part: slice) -> None:
+            for k, other in enumerate(others):
+                self._sums.gather(grad[part], other[part], 1 / rows if k == len(others) - 1 else 1.0)
+
+        self.workers.map(gather, [(slice(start, start + SUMMED),) for start in range(0, self.size, SUMMED)])
         return grad
 
     def close(self) -> None:
         """Stop the threads."""
-        if self._pool is not None:
-            self._pool.shutdown()
+        self.workers.close()
 
 
 class NegativeLogLikelihood(Objective):
@@ -97,7 +106,9 @@ class NegativeLogLikelihood(Objective):
         ops.workspace.reset()
         c = self.flow.standard_context(None if context is None else np.ascontiguousarray(context.T))
         with np.errstate(all="ignore"):
-            log_prob, _, _, grads = chain.log_prob_vjp(self.flow.layers, own, ops, np.ascontiguousarray(x.T), c, -1.0)
+            log_prob, _, _, grads = chain.log_prob_vjp(
+                self.flow.layers, own, ops, np.ascontiguousarray(x.T), c, -1.0, self._room(index)
+            )
         self._keep(index, grads)
         return -float(np.sum(log_prob))
 
@@ -105,7 +116,7 @@ class NegativeLogLikelihood(Objective):
         """The mean over the rows of x ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
         own, chunks = self._start(flat, len(x))
         jobs = [(k, own, x[part], None if context is None else context[part]) for k, part in enumerate(chunks)]
-        losses = self._map(self._chunk, jobs)
+        losses = self.workers.map(self._chunk, jobs)
         return sum(losses) / len(x), self._mean(len(chunks), len(x))
 
 
@@ -156,13 +167,13 @@ class FreeEnergy(Objective):
     ) -> tuple[float, np.ndarray]:
         """The mean over base samples z ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
         own, chunks = self._start(flat, len(z))
-        drawn = self._map(self._sample, [(k, own, z[part], path) for k, part in enumerate(chunks)])
+        drawn = self.workers.map(self._sample, [(k, own, z[part], path) for k, part in enumerate(chunks)])
         log_p, slopes = self.log_density(np.ascontiguousarray(np.concatenate([d.x for d in drawn], axis=1).T))
         log_q = np.concatenate([d.log_q for d in drawn])
         with np.errstate(all="ignore"):
             pulls = [-beta * slopes[part].T for part in chunks]
             loss = float(free_energy(log_q, log_p, beta))
-        self._map(self._pull, [(k, own, drawn[k], pulls[k]) for k in range(len(chunks))])
+        self.workers.map(self._pull, [(k, own, drawn[k], pulls[k]) for k in range(len(chunks))])
         return loss, self._mean(len(chunks), len(z))
 
 

@@ -4,6 +4,7 @@ A backend offers the same operations, each a forward that also returns what its 
 product. Layers are written once in terms of them:
 
 - ``"numpy"``: the twins of :mod:`refnaf.kernels.array`, with analytic VJPs in reused buffers;
+- ``"numba"``: the same, with the compiled twins of :mod:`refnaf.kernels.cpu` for everything that has one;
 - ``"reference"``: :mod:`refnaf.reference` itself, which autograd differentiates as it stands (no VJPs, nothing saved).
 
 Arrays are feature-major: ``(D, N)``, pseudo-parameters ``(D, P, N)``. A new transformer is an entry in each dict below.
@@ -12,10 +13,12 @@ Arrays are feature-major: ``(D, N)``, pseudo-parameters ``(D, P, N)``. A new tra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy
 
+from refnaf.kernels.array import adam as array_adam
 from refnaf.kernels.array import affine as array_affine
 from refnaf.kernels.array import block as array_block
 from refnaf.kernels.array import block_inverse as array_block_inverse
@@ -27,12 +30,13 @@ from refnaf.kernels.array import mixture as array_mixture
 from refnaf.kernels.array import monotonic as array_monotonic
 from refnaf.kernels.array import planar as array_planar
 from refnaf.kernels.array.root import monotone_root
+from refnaf.kernels.array.staircase import Staircase
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.reference import affine, block, ddsf, dsf, made, mean, mixture, monotonic, planar
 from refnaf.reference._numpy import np, value
 from refnaf.reference.block import Network
 
-BACKENDS = ("numpy",)
+BACKENDS = ("numpy", "numba")
 
 REFERENCE: dict[str, Callable[..., Any]] = {
     "affine": affine.affine,
@@ -64,9 +68,16 @@ class ArrayOps:
     """Operations on plain NumPy arrays. One object a thread: its workspace is not shared."""
 
     traced = False
+    #: Whether a VJP is to follow: without it, forwards need not save anything.
+    saving = True
 
     def __init__(self) -> None:
         self.workspace = Workspace()
+
+    @property
+    def pieces(self) -> Any:
+        """The masked network's elementwise functions."""
+        return array_made
 
     def network(
         self,
@@ -75,7 +86,7 @@ class ArrayOps:
         weights: Sequence[numpy.ndarray],
         biases: Sequence[numpy.ndarray],
         context_weights: Sequence[numpy.ndarray],
-        masks: Sequence[numpy.ndarray],
+        stairs: Sequence[Staircase],
         activation: str,
         bound: float | None,
         gains: Sequence[tuple[numpy.ndarray, numpy.ndarray]] = (),
@@ -83,12 +94,12 @@ class ArrayOps:
         linear: Sequence[int] = (),
     ) -> tuple[numpy.ndarray, Any]:
         """The masked network; the weights' masks must be folded in (see :func:`refnaf.reference.made.network`)."""
-        return array_made.forward(
-            x, context, weights, biases, context_weights, activation, bound, gains, skips, linear, self.workspace
-        )
+        wiring = (activation, bound, gains, skips, linear, stairs, self.workspace, self.pieces)
+        return array_made.forward(x, context, weights, biases, context_weights, *wiring)
 
-    def network_vjp(self, saved: Any, grad: numpy.ndarray, masks: Sequence[numpy.ndarray]) -> dict[str, Any]:
-        return array_made.vjp(saved, grad, masks, self.workspace)
+    def network_vjp(self, saved: Any, grad: numpy.ndarray, into: Any = None) -> dict[str, Any]:
+        """Cotangents by the forward's names; ``into``: arrays for those of weights and biases, by name, or None."""
+        return array_made.vjp(saved, grad, self.workspace, into)
 
     def spread(self, out: Any, weight: Any, bias: Any, dim: int) -> tuple[Any, Any]:
         return array_made.spread(out, weight, bias, dim, self.workspace)
@@ -96,14 +107,16 @@ class ArrayOps:
     def spread_vjp(self, saved: Any, grad: Any) -> tuple[Any, Any, Any]:
         return array_made.spread_vjp(saved, grad, self.workspace)
 
-    def transform(self, name: str, x: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
-        """A transformer: y and log dy/dx ``(D, N)``, and what its VJP needs."""
+    def transform(
+        self, name: str, x: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any], overwrite: bool = False
+    ) -> Any:
+        """A transformer: y and log dy/dx ``(D, N)``, and what its VJP needs, which may ``overwrite`` theta."""
         y, log_slope, saved = ARRAY[name].forward(x, theta, *shared, ws=self.workspace, **options)
-        return y, log_slope, (name, saved)
+        return y, log_slope, (ARRAY[name], saved)
 
     def transform_vjp(self, saved: Any, grad_y: Any, grad_log_slope: Any) -> tuple[Any, Any, list[Any]]:
         """Cotangents of y and log dy/dx to those of x, theta and the shared parameters."""
-        return ARRAY[saved[0]].vjp(saved[1], grad_y, grad_log_slope, self.workspace)
+        return saved[0].vjp(saved[1], grad_y, grad_log_slope, self.workspace)
 
     def invert(self, name: str, y: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
         """One dimension inverted: y ``(N,)``, theta ``(P, N)`` to x, log dx/dy and the residual, each ``(N,)``."""
@@ -155,18 +168,58 @@ class ArrayOps:
         return array_block_inverse.solve_transposed(saved, grad_x)
 
 
+def _compiled() -> Any:
+    """The compiled twins. Importing Numba takes a while and 120 MB: it waits until something needs them."""
+    from refnaf.kernels import cpu
+
+    return cpu
+
+
+class CompiledOps(ArrayOps):
+    """:class:`ArrayOps` with compiled twins where there are any. What they do not know is left to the array's."""
+
+    @property
+    def pieces(self) -> Any:
+        return _compiled().made
+
+    def _twin(self, name: str, options: dict[str, Any]) -> Any:
+        twin = _compiled().TWINS.get(name)
+        return twin if twin is not None and twin.supports(options) else None
+
+    def transform(
+        self, name: str, x: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any], overwrite: bool = False
+    ) -> Any:
+        twin = self._twin(name, options)
+        if twin is None:
+            return super().transform(name, x, theta, shared, options, overwrite)
+        how = {"ws": self.workspace, "keep": self.saving, "overwrite": overwrite}
+        y, log_slope, saved = twin.forward(x, theta, *shared, **how, **options)
+        return y, log_slope, (twin, saved)
+
+    def invert(self, name: str, y: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
+        twin = self._twin(name, options)
+        if not hasattr(twin, "inverse"):
+            return super().invert(name, y, theta, shared, options)
+        return twin.inverse(y, theta, *shared, **options)
+
+
 class ReferenceOps:
     """The reference itself, for autograd to trace."""
 
     traced = True
 
-    def network(self, *arguments: Any) -> tuple[Any, None]:
-        return made.network(*arguments), None
+    def network(
+        self, x: Any, context: Any, weights: Any, biases: Any, context_weights: Any, stairs: Any, *wiring: Any
+    ) -> tuple[Any, None]:
+        masks = [step.mask for step in stairs]
+        return made.network(x, context, weights, biases, context_weights, masks, *wiring), None
 
     def spread(self, out: Any, weight: Any, bias: Any, dim: int) -> tuple[Any, None]:
         return made.spread(out, weight, bias, dim), None
 
-    def transform(self, name: str, x: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
+    def transform(
+        self, name: str, x: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any], overwrite: bool = False
+    ) -> Any:
         y, log_slope = REFERENCE[name](x, np.moveaxis(theta, 1, 0), *shared, **options)
         return y, log_slope + 0 * y, None
 
@@ -206,10 +259,28 @@ class ReferenceOps:
 Ops = ArrayOps | ReferenceOps
 
 
-def make(backend: str = "numpy") -> Ops:
-    """The operations of a backend, with a workspace of their own. Raises ValueError for an unknown name."""
-    if backend == "numpy":
-        return ArrayOps()
+def default_backend() -> str:
+    """``"numba"`` where it is installed, else ``"numpy"``."""
+    return "numba" if find_spec("numba") else "numpy"
+
+
+def check(backend: str) -> None:
+    """Raises ValueError for a name that is not a backend's, ImportError for one that is not installed."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+    if backend == "numba" and not find_spec("numba"):
+        raise ImportError("backend 'numba' needs the package numba: install it, or ask for backend 'numpy'")
+
+
+def make(backend: str) -> Any:
+    """The operations of a backend, or of ``"reference"``, with a workspace of their own. Raises as :func:`check`."""
     if backend == "reference":
         return ReferenceOps()
-    raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
+    check(backend)
+    return CompiledOps() if backend == "numba" else ArrayOps()
+
+
+def optimiser(backend: str) -> Any:
+    """A backend's module like :mod:`refnaf.kernels.array.adam`. Raises as :func:`check`."""
+    check(backend)
+    return _compiled().adam if backend == "numba" else array_adam

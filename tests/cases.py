@@ -69,7 +69,14 @@ _ALL += [
 CASES: dict[str, Case] = {case.name: case for case in _ALL}
 
 
-def make(case: Case, dtype: str = "float64", spread: float = 0.3, seed: int = 1) -> Flow:
+#: Models with compiled twins: their cases are tested with both backends, the others' with one.
+COMPILED = {name for name in refnaf.models() if name not in ("gaussian", "planar", "bnaf")}
+#: By name, ``(case, backend)``.
+BOTH: dict[str, tuple[Case, str]] = {name: (case, "numpy") for name, case in CASES.items()}
+BOTH |= {f"{name}-numba": (case, "numba") for name, case in CASES.items() if case.model in COMPILED}
+
+
+def make(case: Case, dtype: str = "float64", spread: float = 0.3, seed: int = 1, backend: str | None = None) -> Flow:
     """The case's flow away from the identity: parameters moved by normals of that spread, a standardisation set."""
     flow = refnaf.build(case.model, case.dim, case.context_dim, seed=seed, dtype=dtype, **dict(case.options))
     rng = np.random.default_rng(seed)
@@ -79,7 +86,7 @@ def make(case: Case, dtype: str = "float64", spread: float = 0.3, seed: int = 1)
     if dict(case.options).get("linear"):
         for array in flow.layers[1].buffers.values():
             array[...] = 0.3 * rng.normal(size=array.shape)
-    return flow
+    return flow if backend is None else flow.replace({}, backend=backend)
 
 
 def rows(case: Case, n: int, seed: int = 2, scale: float = 2.0) -> tuple[np.ndarray, np.ndarray | None]:

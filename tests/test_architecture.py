@@ -19,7 +19,7 @@ LAYERS = (
     ("errors",),
     ("reference",),
     ("kernels",),
-    ("ops",),
+    ("ops", "parallel"),
     ("persistence", "tables"),
     ("flows",),
     ("objective",),

@@ -15,6 +15,7 @@ import numpy as np
 from refnaf.flows.incremental import Incremental
 from refnaf.flows.layer import Layer, Params, total
 from refnaf.flows.transformers import Transformer, transformer
+from refnaf.kernels.array.staircase import Staircase
 from refnaf.ops import Ops
 from refnaf.reference import made
 from refnaf.reference._numpy import np as traced_np
@@ -82,7 +83,7 @@ class Autoregressive(Layer):
         self.linear = tuple(int(k) for k in linear)
         self.outputs = self.transformer.count if channels is None else channels
         self.layer_masks = made.masks(self.ranks, self.degrees, self.outputs)
-        self._masks_of: dict[Any, list[np.ndarray]] = {}
+        self._stairs_of: dict[Any, list[Staircase]] = {}
 
     def config(self) -> dict[str, Any]:
         special: dict[str, Any] = {"degrees": [d.tolist() for d in self.degrees]} if self.given_degrees else {}
@@ -162,17 +163,17 @@ class Autoregressive(Layer):
         """The transformer's parameters that all samples share (see :meth:`.Transformer.shared_shapes`)."""
         return [params[f"shared.{k}"] for k in range(len(self.transformer.shared_shapes()))]
 
-    def _masks(self, dtype: Any) -> list[np.ndarray]:
-        if dtype not in self._masks_of:
-            self._masks_of[dtype] = [mask.astype(dtype) for mask in self.layer_masks]
-        return self._masks_of[dtype]
+    def _stairs(self, dtype: Any) -> list[Staircase]:
+        if dtype not in self._stairs_of:
+            self._stairs_of[dtype] = [Staircase(mask, dtype) for mask in self.layer_masks]
+        return self._stairs_of[dtype]
 
     def pseudo_parameters(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any]:
         """Theta ``(D, P, N)`` for x ``(D, N)``, and what the VJP needs."""
         weights, biases, contexts, gains = self.network(params)
-        masks = self._masks(value(x).dtype)
+        stairs = self._stairs(value(x).dtype)
         wiring = (self.activation, self.bound, gains, self.skips, self.linear)
-        out, saved = ops.network(x, context, weights, biases, contexts, masks, *wiring)
+        out, saved = ops.network(x, context, weights, biases, contexts, stairs, *wiring)
         if self.channels is None:
             return traced_np.reshape(out, (self.dim, self.outputs, value(x).shape[1])), (saved, None)
         theta, spread = ops.spread(out, params["spread.weight"], params["spread.bias"], self.dim)
@@ -181,7 +182,7 @@ class Autoregressive(Layer):
     def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
         theta, network = self.pseudo_parameters(ops, params, x, context)
         name, options = self.transformer.name, self.transformer.options
-        y, log_slope, saved = ops.transform(name, x, theta, self.shared(params), options)
+        y, log_slope, saved = ops.transform(name, x, theta, self.shared(params), options, overwrite=True)
         return y, total(log_slope, ops.traced), (network, saved, log_slope)
 
     def vjp(
@@ -193,8 +194,13 @@ class Autoregressive(Layer):
             grad_out = grad_theta.reshape(-1, grad_theta.shape[2])
         else:
             grad_out, grads["spread.weight"], grads["spread.bias"] = ops.spread_vjp(spread, grad_theta)
-        below = ops.network_vjp(network, grad_out, self._masks(grad_y.dtype))
-        for k in range(len(self.layer_masks)):
+        layers = range(len(self.layer_masks))
+        into = {
+            "weights": [grads.get(f"weight.{k}") for k in layers],
+            "biases": [grads.get(f"bias.{k}") for k in layers],
+        }
+        below = ops.network_vjp(network, grad_out, into)
+        for k in layers:
             grads[f"weight.{k}"] = below["weights"][k]
             grads[f"bias.{k}"] = below["biases"][k]
             if self.context_dim:

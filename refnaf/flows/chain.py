@@ -32,9 +32,13 @@ def vjp(
     saved: Sequence[Any],
     grad_z: np.ndarray,
     grad_logdet: np.ndarray,
+    grads: list[dict[str, np.ndarray]] | None = None,
 ) -> tuple[np.ndarray, Any, list[dict[str, np.ndarray]]]:
-    """Cotangents of z and of the log-determinant to those of x, the context, and every layer's parameters."""
-    grads: list[dict[str, np.ndarray]] = [{} for _ in layers]
+    """Cotangents of z and of the log-determinant to those of x, the context, and every layer's parameters.
+
+    ``grads``: arrays for the latter (see :meth:`.Layer.vjp`).
+    """
+    grads = [{} for _ in layers] if grads is None else grads
     grad_context: Any = None
     for k in range(len(layers) - 1, -1, -1):
         grad_z, part = layers[k].vjp(ops, params[k], saved[k], grad_z, grad_logdet, grads[k])
@@ -114,10 +118,19 @@ def log_prob(layers: Sequence[Layer], params: LayerParams, ops: Ops, x: Any, con
 
 
 def log_prob_vjp(
-    layers: Sequence[Layer], params: LayerParams, ops: ArrayOps, x: np.ndarray, context: Any, grad: np.ndarray | float
+    layers: Sequence[Layer],
+    params: LayerParams,
+    ops: ArrayOps,
+    x: np.ndarray,
+    context: Any,
+    grad: np.ndarray | float,
+    grads: list[dict[str, np.ndarray]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, Any, list[dict[str, np.ndarray]]]:
-    """``log p(x)``, and the cotangents of x, context and parameters for those of ``log p``, ``(N,)`` or a number."""
+    """``log p(x)``, and the cotangents of x, context and parameters for those of ``log p``, ``(N,)`` or a number.
+
+    ``grads``: arrays for the last (see :meth:`.Layer.vjp`).
+    """
     z, logdet, saved = forward(layers, params, ops, x, context)
     grad = np.broadcast_to(np.asarray(grad, dtype=np.float64), logdet.shape)
-    grad_x, grad_context, grads = vjp(layers, params, ops, saved, -z * grad.astype(z.dtype), grad)
+    grad_x, grad_context, grads = vjp(layers, params, ops, saved, -z * grad.astype(z.dtype), grad, grads)
     return base_log_prob(z) + logdet, grad_x, grad_context, grads

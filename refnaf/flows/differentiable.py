@@ -95,7 +95,7 @@ def _pull(
     grad_x = np.empty(rows.shape)
     grad_context = None if conditions is None else np.empty(conditions.shape)
     sums = {k: np.zeros(v.shape, np.float64) for k, v in flow.params.items()}
-    ops = operations.ArrayOps()
+    ops = operations.make(flow.backend)
     for part, point, c in flow._chunks(rows, conditions):
         ops.workspace.reset()
         g = grad[part]

@@ -16,6 +16,7 @@ from refnaf.flows import chain
 from refnaf.flows.fixed import Standardise
 from refnaf.flows.layer import Layer
 from refnaf.flows.registry import layer_from_config, layer_to_config
+from refnaf.parallel import Workers, default_threads, serial_algebra
 
 #: Values of pseudo-parameters that a chunk of rows may make at once.
 CHUNK_VALUES = 1 << 19
@@ -28,7 +29,10 @@ class Flow:
     units of the raw data. Every method that takes ``context`` ``(N, C)`` needs it where ``context_dim`` is not 0, and
     refuses it elsewhere. Wrong shapes and rows that are not finite raise ValueError.
 
-    A Flow does not change: :meth:`replace` makes another with other numbers.
+    A Flow does not change: :meth:`replace` makes another with other numbers. ``backend`` is "numba" (compiled kernels;
+    the default where it is installed) or "numpy" (nothing else is imported); ``threads`` share the chunks of many rows,
+    by default as many as there are cores and at most 4. The numbers do not depend on the threads, and on the backend
+    only in their last digits.
     """
 
     def __init__(
@@ -38,15 +42,17 @@ class Flow:
         *,
         model: str,
         dtype: str | np.dtype = "float32",
-        backend: str = "numpy",
+        backend: str | None = None,
+        threads: int | None = None,
         history: list[dict[str, Any]] | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         if not isinstance(layers[0], Standardise):
             raise ValueError(f"the first layer of a flow must be a Standardise layer, not {type(layers[0]).__name__}")
-        operations.make(backend)
+        backend = backend or operations.default_backend()
+        operations.check(backend)
         layers = [layers[0].astype(dtype), *layers[1:]]
-        self.layers, self.model, self.backend = layers, model, backend
+        self.layers, self.model, self.backend, self.threads = layers, model, backend, default_threads(threads)
         self.dim, self.context_dim = layers[0].dim, layers[0].context_dim
         self.dtype = np.dtype(dtype)
         self.history, self.provenance = list(history or []), dict(provenance or {})
@@ -110,14 +116,14 @@ class Flow:
         unknown = sorted(set(params) - set(self.params))
         if unknown:
             raise ValueError(f"this flow has no parameter {unknown[0]}; flow.params lists them")
-        now = {"model": self.model, "dtype": self.dtype, "backend": self.backend}
+        now = {"model": self.model, "dtype": self.dtype, "backend": self.backend, "threads": self.threads}
         now |= {"history": self.history, "provenance": self.provenance}
         return Flow(self.layers, {**self.params, **params}, **{**now, **changes})
 
     def astype(self, dtype: DTypeLike) -> Flow:
         """The same flow with its numbers, and its arithmetic, in another dtype."""
         config = {**self.config, "dtype": np.dtype(dtype).name}
-        return _assemble(config, self.params, self.buffers, self.backend, self.history, self.provenance)
+        return _assemble(config, self.params, self.buffers, self.backend, self.threads, self.history, self.provenance)
 
     def _override(self, params: Mapping[str, Any] | None, dtype: np.dtype) -> Mapping[str, Any] | None:
         """Parameters given to a method in place of the flow's own: arrays of a dtype, zero outside their masks."""
@@ -171,9 +177,11 @@ class Flow:
             raise ValueError(f"the context must have as many rows as the data ({n}), or one for all, got {len(rows)}")
         return rows
 
+    def _parts(self, rows: int) -> list[slice]:
+        return [slice(start, start + self._chunk) for start in range(0, rows, self._chunk)]
+
     def _chunks(self, x: np.ndarray, context: np.ndarray | None) -> Iterator[tuple[slice, np.ndarray, Any]]:
-        for start in range(0, len(x), self._chunk):
-            part = slice(start, start + self._chunk)
+        for part in self._parts(len(x)):
             c = None if context is None else np.ascontiguousarray(context[part].T)
             yield part, np.ascontiguousarray(x[part].T), self.standard_context(c)
 
@@ -227,20 +235,39 @@ class Flow:
         self, rows: np.ndarray, context: np.ndarray | None, params: Any, inverse: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Either direction by chunks. The third array is ``log p`` (forward) or the residual (inverse)."""
-        ops = operations.make(self.backend)
         own = self.layer_params(self._override(params, self.dtype))
         out = np.empty((len(rows), self.dim))
         logdet, third = np.empty(len(rows)), np.empty(len(rows))
-        for part, x, c in self._chunks(rows, context):
-            ops.workspace.reset()  # type: ignore[union-attr]
-            if inverse:
-                with np.errstate(over="ignore"):
-                    z = x.astype(self.dtype)
-                image, logdet[part], third[part], _ = chain.inverse(self.layers, own, ops, z, c)
-            else:
-                image, logdet[part], _ = chain.forward(self.layers, own, ops, x, c)
-                third[part] = chain.base_log_prob(image) + logdet[part]
+        spare: list[Any] = []
+
+        def run(part: slice) -> None:
+            # a thread takes the operations, and with them the buffers, that another has left
+            ops = spare.pop() if spare else operations.make(self.backend)
+            ops.saving = False
+            ops.workspace.reset()
+            x = np.ascontiguousarray(rows[part].T)
+            c = self.standard_context(None if context is None else np.ascontiguousarray(context[part].T))
+            # far out, float32 overflows
+            with np.errstate(over="ignore", invalid="ignore"):
+                if inverse:
+                    image, logdet[part], third[part], _ = chain.inverse(self.layers, own, ops, x.astype(self.dtype), c)
+                else:
+                    image, logdet[part], _ = chain.forward(self.layers, own, ops, x, c)
+                    third[part] = chain.base_log_prob(image) + logdet[part]
             out[part] = image.T
+            spare.append(ops)
+
+        jobs = [(part,) for part in self._parts(len(rows))]
+        if len(jobs) < 2:
+            for job in jobs:
+                run(*job)
+        else:
+            workers = Workers(min(self.threads, len(jobs)))
+            try:
+                with serial_algebra():
+                    workers.map(run, jobs)
+            finally:
+                workers.close()
         if self.dtype != np.float64:
             # far out, float32 overflows; those rows are done again in float64
             lost = ~(np.isfinite(out).all(axis=1) & np.isfinite(logdet) & np.isfinite(third))
@@ -294,7 +321,8 @@ def _assemble(
     config: dict[str, Any],
     params: Mapping[str, np.ndarray],
     buffers: Mapping[str, np.ndarray],
-    backend: str,
+    backend: str | None,
+    threads: int | None,
     history: list[dict[str, Any]],
     provenance: dict[str, Any],
 ) -> Flow:
@@ -313,13 +341,14 @@ def _assemble(
         model=config["model"],
         dtype=config["dtype"],
         backend=backend,
+        threads=threads,
         history=history,
         provenance=provenance,
     )
 
 
-def load(path: str | Path, backend: str | None = None) -> Flow:
-    """Read a flow that :meth:`Flow.save` wrote.
+def load(path: str | Path, backend: str | None = None, threads: int | None = None) -> Flow:
+    """Read a flow that :meth:`Flow.save` wrote, to be computed by a backend and so many threads (see :class:`Flow`).
 
     Raises FileFormatError (a ValueError) where the file is damaged, truncated, foreign or of a newer format, and
     FileNotFoundError where it is missing.
@@ -332,7 +361,7 @@ def load(path: str | Path, backend: str | None = None) -> Flow:
     params = {name[7:]: array for name, array in tensors.items() if name.startswith("params.")}
     buffers = {name[8:]: array for name, array in tensors.items() if name.startswith("buffers.")}
     try:
-        return _assemble(header["config"], params, buffers, backend or "numpy", header["history"], header["provenance"])
+        return _assemble(header["config"], params, buffers, backend, threads, header["history"], header["provenance"])
     except (KeyError, TypeError, IndexError) as error:
         raise FileFormatError(
             f"{path} does not describe a flow this version knows ({error!r}); upgrade refnaf"

@@ -54,7 +54,8 @@ class Layer:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Cotangents of y ``(D, N)`` and of the log-determinant ``(N,)`` to those of x and the context.
 
-        The parameters' cotangents are put into ``grads`` by local name. Only for operations that save (not traced).
+        The parameters' cotangents are put into ``grads`` by local name; arrays that it already holds may be written to
+        (those of masked parameters are zero outside the mask). Only for operations that save (not traced).
         """
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from refnaf.flows.layer import Layer, Params
+from refnaf.kernels.array.staircase import Staircase
 from refnaf.ops import Ops
 from refnaf.reference._numpy import np as traced_np
 from refnaf.reference._numpy import value
@@ -49,13 +50,13 @@ class Planar(Layer):
         if self.context_dim:
             # a network of one layer that reads the context
             weights = [params["context"]]
-            theta, saved = ops.network(context, None, weights, [theta], [], self._masks(context), "elu", self.bound)
+            theta, saved = ops.network(context, None, weights, [theta], [], self._stairs(context), "elu", self.bound)
         else:
             theta = theta[:, None]
         return (theta[: self.dim], theta[self.dim : -1], theta[-1]), saved
 
-    def _masks(self, context: Any) -> list[np.ndarray]:
-        return [np.ones(self.shapes()["context"], value(context).dtype)]
+    def _stairs(self, context: Any) -> list[Staircase]:
+        return [Staircase(np.ones(self.shapes()["context"]), value(context).dtype)]
 
     def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
         theta, network = self._pseudo_parameters(ops, params, context)
@@ -69,7 +70,7 @@ class Planar(Layer):
         grad_x, grad_u, grad_w, grad_b = ops.planar_vjp(kept, grad_y, grad_logdet.astype(grad_y.dtype))
         grad, grad_context = np.concatenate([grad_u, grad_w, grad_b[None]]), None
         if self.context_dim:
-            below = ops.network_vjp(network, grad, self._masks(grad))
+            below = ops.network_vjp(network, grad)
             grads["context"], grad_context = below["weights"][0], below["x"]
         whole = np.sum(grad, axis=1)
         grads["u"], grads["w"], grads["b"] = whole[: self.dim], whole[self.dim : -1], whole[-1:]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from refnaf import ops
+from refnaf.parallel import Workers
+
+#: Numbers that are updated together.
+PART = 1 << 17
 
 
 class Adam:
     """Adam (Kingma and Ba 2015) or AMSGrad (Reddi et al. 2018) with an exponential moving average of the parameters.
 
-    ``flat`` ``(size,)`` is updated in place. ``decay`` is decoupled weight decay (Loshchilov and Hutter 2019), applied
-    where ``decayed`` is 1. The average is corrected for its start: after t steps it is a weighted mean of the t values.
+    ``flat`` ``(size,)`` is updated in place, by parts that ``workers`` share. ``decay`` is decoupled weight decay
+    (Loshchilov and Hutter 2019), of the slices in ``decayed`` alone where these are given. The average is corrected for
+    its start: after t steps it is a weighted mean of the t values.
     """
 
     STATE = ("flat", "first", "second", "largest", "average")
@@ -22,61 +31,53 @@ class Adam:
         eps: float = 1e-8,
         clip: float = 10.0,
         decay: float = 0.0,
-        decayed: np.ndarray | None = None,
+        decayed: Sequence[slice] | None = None,
         amsgrad: bool = False,
         averaging: float = 0.999,
+        backend: str = "numpy",
+        workers: Workers | None = None,
     ) -> None:
         self.flat = flat
         self.first, self.second = np.zeros_like(flat), np.zeros_like(flat)
         self.largest = np.zeros_like(flat) if amsgrad else np.zeros(0, flat.dtype)
         self.average = flat.copy()
-        self.betas, self.eps, self.clip, self.decay, self.averaging = betas, eps, clip, decay, averaging
-        self.decayed = decayed
+        self.betas, self.eps, self.clip, self.averaging = betas, eps, clip, averaging
         self.steps = 0
-        self._work = np.empty_like(flat)
-        self._room = {name: np.empty_like(getattr(self, name)) for name in self.STATE}
+        self._kernel, self._workers = ops.optimiser(backend), workers or Workers()
+        everything = [slice(0, len(flat))]
+        decayed = (everything if decayed is None else decayed) if decay else []
+        self._parts = [(part, decay) for whole in decayed for part in _cut(whole)]
+        self._parts += [(part, 0.0) for whole in _between(decayed, len(flat)) for part in _cut(whole)]
 
-    def step(self, grad: np.ndarray, rate: float) -> None:
-        """One update with a gradient ``(size,)``, which is overwritten; :meth:`undo` takes it back."""
-        for name in self.STATE:
-            np.copyto(self._room[name], getattr(self, name))
+    def norm(self, grad: np.ndarray) -> float:
+        """Of a gradient ``(size,)``, as :meth:`step` wants it."""
+        jobs = [(grad[part],) for part in _cut(slice(0, len(grad)))]
+        return float(np.sqrt(sum(self._workers.map(self._kernel.sum_of_squares, jobs))))
+
+    def step(self, grad: np.ndarray, rate: float, norm: float | None = None) -> None:
+        """One update with a gradient ``(size,)`` of that norm."""
         self.steps += 1
-        norm = float(np.sqrt(np.dot(grad, grad)))
-        if norm > self.clip:
-            grad *= grad.dtype.type(self.clip / norm)
+        norm = self.norm(grad) if norm is None else norm
         b1, b2 = self.betas
-        work = self._work
-        np.subtract(grad, self.first, out=work)
-        work *= 1 - b1
-        self.first += work
-        np.multiply(grad, grad, out=grad)
-        grad -= self.second
-        grad *= 1 - b2
-        self.second += grad
-        second = self.second
-        if len(self.largest):
-            second = np.maximum(self.largest, self.second, out=self.largest)
-        np.sqrt(second, out=work)
-        work *= 1 / np.sqrt(1 - b2**self.steps)
-        work += self.eps
-        np.divide(self.first, work, out=work)
-        work *= rate / (1 - b1**self.steps)
-        if self.decay:
-            np.multiply(self.flat, self.decay * rate, out=grad)
-            if self.decayed is not None:
-                grad *= self.decayed
-            self.flat -= grad
-        self.flat -= work
-        keep = min(self.averaging, (1 + self.steps) / (10 + self.steps))
-        np.subtract(self.flat, self.average, out=work)
-        work *= 1 - keep if self.steps > 1 else 1
-        self.average += work
+        keep = min(self.averaging, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
+        factor = self.clip / norm if norm > self.clip else 1.0
+        unbias, corrected = 1 / np.sqrt(1 - b2**self.steps), rate / (1 - b1**self.steps)
 
-    def undo(self) -> None:
-        """Back to before the last :meth:`step`."""
-        for name in self.STATE:
-            np.copyto(getattr(self, name), self._room[name])
-        self.steps = max(self.steps - 1, 0)
+        def update(part: slice, decay: float) -> None:
+            arrays = [a[part] if len(a) else a for a in (getattr(self, name) for name in self.STATE)]
+            self._kernel.update(
+                *arrays, grad[part], factor, 1 - b1, 1 - b2, unbias, self.eps, corrected, rate * decay, 1 - keep
+            )
+
+        self._workers.map(update, self._parts)
+
+    def restart(self, flat: np.ndarray) -> None:
+        """Go on from other parameters, with nothing remembered of the steps before."""
+        np.copyto(self.flat, flat)
+        np.copyto(self.average, flat)
+        for array in (self.first, self.second, self.largest):
+            array.fill(0)
+        self.steps = 0
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything a checkpoint must keep."""
@@ -87,3 +88,14 @@ class Adam:
         for name in self.STATE:
             np.copyto(getattr(self, name), state[name])
         self.steps = int(state["steps"][0])
+
+
+def _cut(whole: slice) -> list[slice]:
+    """Parts of fixed size."""
+    return [slice(start, min(start + PART, whole.stop)) for start in range(whole.start, whole.stop, PART)]
+
+
+def _between(slices: Sequence[slice], size: int) -> list[slice]:
+    """What ordered slices leave of a vector."""
+    edges = [0, *(edge for part in slices for edge in (part.start, part.stop)), size]
+    return [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]

@@ -14,6 +14,7 @@ from refnaf import __version__
 from refnaf.flows import build, model_options, models
 from refnaf.flows.flow import Flow
 from refnaf.objective import mean_and_error
+from refnaf.parallel import default_threads, serial_algebra
 from refnaf.training.data import (
     FEWEST_ROWS,
     SCORED_ROWS,
@@ -50,6 +51,7 @@ def fit(
     clip: float = 10.0,
     averaging: float | None = None,
     threads: int | None = None,
+    backend: str | None = None,
     drop_nonfinite: bool = False,
     checkpoint: str | Path | None = None,
     resume: bool = False,
@@ -62,16 +64,15 @@ def fit(
     for none; the parameters with the best validation nats are kept. ``context`` ``(N, C)`` makes the density
     conditional. Everything left at None is chosen from the data's size. ``epochs`` bounds the passes over the training
     rows, ``max_time`` the seconds, ``patience`` the evaluations without improvement. ``averaging`` is the decay of the
-    exponential moving average of the parameters, which is what is evaluated and returned. ``threads`` never changes the
-    numbers. With ``checkpoint`` the state is written there at every evaluation, and ``resume`` goes on from it to the
-    same result. ``progress`` is called with a dict for each event. ``options`` go to :func:`refnaf.build`; with a
-    context, or fewer than 50 training rows a column, ``linear`` is True unless it is given.
+    exponential moving average of the parameters, which is what is evaluated and returned. ``threads`` (as many as there
+    are cores, at most 4) never changes the numbers; ``backend`` ("numba" where it is installed, or "numpy") changes
+    their last digits. With ``checkpoint`` the state is written there at every evaluation, and ``resume`` goes on from
+    it to the same result. ``progress`` is called with a dict for each event. ``options`` go to :func:`refnaf.build`;
+    with a context, or fewer than 50 training rows a column, ``linear`` is True unless it is given.
 
     Returns a Flow with its ``history`` and ``provenance``. Raises ValueError for data or options that cannot be used,
     and FitError where training failed before it had anything to return.
     """
-    from threadpoolctl import threadpool_limits
-
     rows = as_rows(x, context, drop_nonfinite=drop_nonfinite)
     training, held_out = _split(rows, validation, validation_context, seed, drop_nonfinite)
     dim = rows.x.shape[1]
@@ -90,7 +91,7 @@ def fit(
         if model in models() and "linear" in model_options(model) and wants_linear(training):
             options = {"linear": True, **options}
         flow = _standardised(build(model, dim, context_dim, seed=seed, dtype=dtype, **options), training)
-        flow = whiten(flow, training)
+        flow = whiten(flow, training).replace({}, backend=backend or flow.backend, threads=default_threads(threads))
         warn_if_discrete(training.x)
         plan = Plan.choose(
             len(training.x),
@@ -109,6 +110,7 @@ def fit(
         )
         run = {
             "config": json.loads(json.dumps(flow.config)),
+            "backend": flow.backend,
             "plan": plan.identity(),
             "training": fingerprint(training.x),
             "validation": None if held_out is None else fingerprint(held_out.x),
@@ -124,7 +126,7 @@ def fit(
             resume=resume,
             progress=progress,
         )
-    with threadpool_limits(1, "blas"):
+    with serial_algebra():
         head = training.take(slice(SCORED_ROWS))
         scores = {"train": mean_and_error(flow.log_prob(head.x, head.context))}
         if held_out is not None:
@@ -138,6 +140,7 @@ def fit(
         "versions": {
             "refnaf": __version__,
             "numpy": np.__version__,
+            "backend": flow.backend,
             "python": platform.python_version(),
         },
     }

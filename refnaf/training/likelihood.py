@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
 from refnaf.flows.flow import Flow
 from refnaf.objective import NegativeLogLikelihood
+from refnaf.parallel import default_threads
 from refnaf.training.data import Rows
 from refnaf.training.loop import Plan, optimise
 
@@ -43,11 +43,6 @@ class _Likelihood:
         if self.validation is None:
             return None
         return float(np.mean(flow.log_prob(self.validation.x, self.validation.context))), 0.0
-
-
-def default_threads(threads: int | None) -> int:
-    """How many threads work where nothing else is asked for; the numbers do not depend on it."""
-    return threads or min(os.cpu_count() or 1, 4)
 
 
 def train(

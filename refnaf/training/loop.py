@@ -14,6 +14,7 @@ import numpy as np
 from refnaf.errors import FitError
 from refnaf.flows.flow import Flow
 from refnaf.objective import Objective
+from refnaf.parallel import serial_algebra
 from refnaf.training.adam import Adam
 from refnaf.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -114,11 +115,8 @@ def optimise(
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[Flow, dict[str, Any]]:
     """Run a plan. Returns the flow with the best averaged parameters, and a record of how it went."""
-    from threadpoolctl import threadpool_limits
-
     try:
-        # one thread of linear algebra for each of ours: no oversubscription, and the same bits for any number
-        with threadpool_limits(1, "blas"):
+        with serial_algebra():
             return _Run(flow, task, plan, run, checkpoint, progress).go(resume)
     finally:
         task.objective.close()
@@ -136,17 +134,15 @@ class _Run:
     ) -> None:
         self.flow, self.task, self.plan, self.run = flow, task, plan, run
         self.checkpoint, self.tell = checkpoint, progress or (lambda event: None)
-        decayed = np.concatenate(
-            [np.full(a.size, "weight" in name, flow.dtype) for name, a in flow.params.items()]
-            or [np.zeros(0, flow.dtype)]
-        )
         self.adam = Adam(
             task.objective.flat(),
             clip=plan.clip,
             decay=plan.weight_decay,
-            decayed=decayed,
+            decayed=_weights(flow),
             amsgrad=plan.amsgrad,
             averaging=plan.averaging,
+            backend=flow.backend,
+            workers=task.objective.workers,
         )
         self.best = self.adam.flat.copy()
         # plain numbers, all of them written into a checkpoint
@@ -157,7 +153,7 @@ class _Run:
             "since_best": 0,
             "slowed": 1.0,
             "failures": 0,
-            "undone": 0,
+            "failed": 0,
             "loss_sum": 0.0,
             "loss_count": 0,
         }
@@ -206,39 +202,37 @@ class _Run:
             "best_epoch": round(state["best_step"] / self.task.per_epoch, 3),
             "stopped": stopped,
             "failed": state["failures"] >= FAILURES,
-            "undone_steps": state["undone"],
+            "failed_steps": state["failed"],
             **plan.identity(),
         }
         return self.flow.replace(params, history=self.history), record
 
     def _step(self) -> bool:
-        """One update; a step whose loss or gradient is not finite is undone. False after too many in a row."""
+        """One update. A step whose loss or gradient is not finite is left out, and after two of them the numbers are
+        taken for bad: the run goes on from the best so far. False after too many in a row."""
         state = self.state
         while True:
             loss, grad = self.task.loss(self.adam.flat, state["step"])
-            with np.errstate(over="ignore", invalid="ignore"):
-                fine = math.isfinite(loss) and math.isfinite(float(np.dot(grad, grad)))
-            if fine:
+            norm = self.adam.norm(grad)
+            if math.isfinite(loss) and math.isfinite(norm):
                 break
-            # the numbers that gave this loss came from the step before: take that one back too
-            self.adam.undo()
             state["slowed"] *= 0.5
             state["failures"] += 1
-            state["undone"] += 1
+            state["failed"] += 1
+            what = "left out"
+            if state["failures"] > 1:
+                self.adam.restart(self.best)
+                what = "gone back to the best so far"
             rate = self.plan.rate(state["step"]) * state["slowed"]
-            self.tell(
-                {
-                    "kind": "message",
-                    "text": f"step {state['step']}: loss not finite, undone; learning rate now {rate:.2g}",
-                }
-            )
+            text = f"step {state['step']}: loss not finite, {what}; learning rate now {rate:.2g}"
+            self.tell({"kind": "message", "text": text})
             if state["failures"] >= FAILURES:
                 return False
             state["step"] += 1
         state["failures"] = 0
         state["loss_sum"] += loss
         state["loss_count"] += 1
-        self.adam.step(grad, self.plan.rate(state["step"]) * state["slowed"])
+        self.adam.step(grad, self.plan.rate(state["step"]) * state["slowed"], norm)
         return True
 
     def _score(self) -> tuple[float, float] | None:
@@ -298,3 +292,13 @@ class _Run:
         np.copyto(self.best, tensors["best"])
         self.state, self.history = state["numbers"], state["history"]
         self.tell({"kind": "message", "text": f"resumed from {self.checkpoint} at step {self.state['step']}"})
+
+
+def _weights(flow: Flow) -> list[slice]:
+    """Where the weights, which alone decay, lie in the flat vector."""
+    found, start = [], 0
+    for name, array in flow.params.items():
+        if "weight" in name:
+            found.append(slice(start, start + array.size))
+        start += array.size
+    return found

@@ -16,10 +16,10 @@ from refnaf.errors import DataWarning
 from refnaf.flows import build, model_options, models
 from refnaf.flows.flow import Flow
 from refnaf.objective import FreeEnergy, mean_and_error
+from refnaf.parallel import default_threads, serial_algebra
 from refnaf.reference.variational import annealed
 from refnaf.training.data import fingerprint
 from refnaf.training.importance import Importance, importance
-from refnaf.training.likelihood import default_threads
 from refnaf.training.loop import Plan, check_positive, optimise
 from refnaf.training.target import Target
 
@@ -51,6 +51,7 @@ def fit_variational(
     clip: float = 10.0,
     averaging: float | None = None,
     threads: int | None = None,
+    backend: str | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     progress: Callable[[dict[str, Any]], None] | None = None,
@@ -82,8 +83,6 @@ def fit_variational(
     Raises ValueError for a log-density or options that cannot be used, and FitError where training failed before it had
     anything to return. Warns (DataWarning) where the weights are too uneven for the log normaliser to be trusted.
     """
-    from threadpoolctl import threadpool_limits
-
     check_positive(steps=steps, batch_size=batch_size, learning_rate=learning_rate, max_time=max_time)
     check_positive(patience=patience)
     if samples < 2:
@@ -93,8 +92,9 @@ def fit_variational(
     if model in models() and "direction" in model_options(model):
         options = {"direction": "sampling", **options}
     flow = _centred(build(model, dim, seed=seed, dtype=dtype, **options), location, scale)
+    flow = flow.replace({}, backend=backend or flow.backend, threads=default_threads(threads))
     target = Target(log_density)
-    with threadpool_limits(1, "blas"):
+    with serial_algebra():
         points = flow.sample(FIRST_SAMPLES, seed=seed)
         target.check(points)
         values = target.values(points)
@@ -114,13 +114,14 @@ def fit_variational(
     settings = {"anneal": anneal, "path_derivative": path_derivative}
     run = {
         "config": json.loads(json.dumps(flow.config)),
+        "backend": flow.backend,
         "plan": {**plan.identity(), **settings},
         "location and scale": fingerprint(np.stack(list(flow.layers[0].buffers.values()))),
         "log density": fingerprint(values),
     }
     task = _ReverseKL(flow, target, plan, anneal, path_derivative, default_threads(threads))
     flow, record = optimise(flow, task, plan, run, checkpoint=checkpoint, resume=resume, progress=progress)
-    with threadpool_limits(1, "blas"):
+    with serial_algebra():
         found = importance(_log_weights(flow, target, samples, seed, _REPORT))
     if found.distrust:
         warnings.warn(

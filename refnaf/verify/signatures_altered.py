@@ -44,7 +44,9 @@ class Altered(ReferenceOps):
         out = super().network(*(self._arguments(arguments) if self._arguments else arguments))[0]
         return (self._rows(out) if self._rows else out), None
 
-    def transform(self, name: str, x: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any]) -> Any:
+    def transform(
+        self, name: str, x: Any, theta: Any, shared: Sequence[Any], options: dict[str, Any], overwrite: bool = False
+    ) -> Any:
         if self._transform is None:
             return super().transform(name, x, theta, shared, options)
         y, log_slope = self._transform(name, x, np.moveaxis(theta, 1, 0), shared, options)

@@ -105,7 +105,7 @@ def flow_of(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> Flow:
         {name[len(prefix) :]: array for name, array in tensors.items() if name.startswith(prefix)}
         for prefix in ("params/", "buffers/")
     )
-    return _assemble(header["config"], params, buffers, "numpy", [], {})
+    return _assemble(header["config"], params, buffers, "numpy", None, [], {})
 
 
 def shipped() -> dict[str, Path]:

@@ -36,7 +36,7 @@ def test_help_imports_nothing_of_the_library():
 
 def test_score_needs_neither_scipy_nor_numba_nor_autograd_nor_matplotlib(model):
     np.save("data.npy", table())
-    loaded = imported("score", model, "data.npy")
+    loaded = imported("score", model, "data.npy", "--backend", "numpy")
     assert {"numpy", "safetensors", "refnaf_cli.score"} <= loaded
     assert not loaded & {*HEAVY, "refnaf_cli.fit"}
 

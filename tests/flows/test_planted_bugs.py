@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from refnaf.flows import autoregressive, fixed
-from refnaf.kernels.array import affine, ddsf, dsf, made
+from refnaf.kernels import cpu
+from refnaf.kernels.array import affine, ddsf, dsf, made, staircase
+from refnaf.kernels.array.staircase import blocks as staircase_blocks
 from tests import checks
 from tests.cases import CASES, make, rows
 
@@ -26,19 +28,39 @@ def _scaled(function, position, factor):
     return planted
 
 
-@pytest.mark.parametrize(("module", "case"), [(dsf, DSF), (ddsf, DDSF), (affine, MAF)], ids=["dsf", "ddsf", "affine"])
+each_twin = pytest.mark.parametrize(
+    ("module", "case", "backend"),
+    [
+        (dsf, DSF, "numpy"),
+        (ddsf, DDSF, "numpy"),
+        (affine, MAF, "numpy"),
+        (cpu.dsf, DSF, "numba"),
+        (cpu.ddsf, DDSF, "numba"),
+    ],
+)
+
+
+@each_twin
 @pytest.mark.parametrize("position", [0, 1])
-def test_a_wrong_vjp_is_caught(monkeypatch, module, case, position):
+def test_a_wrong_vjp_is_caught(monkeypatch, module, case, backend, position):
     monkeypatch.setattr(module, "vjp", _scaled(module.vjp, position, 1.001))
     with pytest.raises(AssertionError, match="gradient"):
-        checks.gradients(make(case), *rows(case, 5), 1e-9)
+        checks.gradients(make(case, backend=backend), *rows(case, 5), 1e-9)
 
 
-def test_a_wrong_vjp_of_the_network_is_caught(monkeypatch):
-    honest = made.activate_vjp
-    monkeypatch.setattr(made, "activate_vjp", lambda h, name, grad, ws: honest(np.abs(h), name, grad, ws))
+@pytest.mark.parametrize(("module", "backend"), [(made, "numpy"), (cpu.made, "numba")])
+def test_a_wrong_vjp_of_the_network_is_caught(monkeypatch, module, backend):
+    honest = module.activate_vjp
+    monkeypatch.setattr(module, "activate_vjp", lambda h, *rest: honest(np.abs(h), *rest))
     with pytest.raises(AssertionError, match="gradient"):
-        checks.gradients(make(MAF), *rows(MAF, 5), 1e-9)
+        checks.gradients(make(MAF, backend=backend), *rows(MAF, 5), 1e-9)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_product_that_leaves_out_a_block_is_caught(monkeypatch, backend):
+    monkeypatch.setattr(staircase, "blocks", lambda mask: staircase_blocks(mask)[1:])
+    with pytest.raises(AssertionError):
+        checks.twins(make(MAF, backend=backend), *rows(MAF, 5), 1e-11)
 
 
 def test_a_wrong_implicit_vjp_is_caught(monkeypatch):
@@ -49,13 +71,13 @@ def test_a_wrong_implicit_vjp_is_caught(monkeypatch):
         checks.inverse_gradients(make(DSF, spread=0.15), *rows(DSF, 4, scale=1.0), 1e-7)
 
 
-@pytest.mark.parametrize(("module", "case"), [(dsf, DSF), (ddsf, DDSF), (affine, MAF)], ids=["dsf", "ddsf", "affine"])
-def test_a_wrong_sign_of_the_log_determinant_is_caught(monkeypatch, module, case):
+@each_twin
+def test_a_wrong_sign_of_the_log_determinant_is_caught(monkeypatch, module, case, backend):
     monkeypatch.setattr(module, "forward", _scaled(module.forward, 1, -1))
     with pytest.raises(AssertionError):
-        checks.log_determinant(make(case), *rows(case, 3), 1e-10)
+        checks.log_determinant(make(case, backend=backend), *rows(case, 3), 1e-10)
     with pytest.raises(AssertionError):
-        checks.twins(make(case), *rows(case, 3), 1e-11)
+        checks.twins(make(case, backend=backend), *rows(case, 3), 1e-11)
 
 
 def test_a_wrong_sign_of_the_standardisation_is_caught(monkeypatch):
@@ -88,7 +110,7 @@ def test_a_wrong_mask_is_caught(monkeypatch):
 def test_a_density_that_loses_mass_is_caught(monkeypatch):
     case = CASES["maf-dsf-D1-units=5"]
     monkeypatch.setattr(dsf, "forward", _scaled(dsf.forward, 1, 1.01))
-    assert abs(checks.integral(make(case, spread=0.12), None, 4001) - 1) > 1e-6
+    assert abs(checks.integral(make(case, spread=0.12, backend="numpy"), None, 4001) - 1) > 1e-6
 
 
 def test_a_wrong_inverse_is_caught(monkeypatch):

@@ -8,9 +8,10 @@ from scipy import stats
 
 import refnaf
 from tests import checks
-from tests.cases import CASES, make, rows
+from tests.cases import BOTH, CASES, make, rows
 
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_backend = pytest.mark.parametrize(("case", "backend"), BOTH.values(), ids=BOTH.keys())
 SMALL = {name: case for name, case in CASES.items() if case.dim <= 2}
 
 
@@ -19,27 +20,27 @@ def test_jacobian_is_triangular(case):
     checks.triangular(make(case), *rows(case, 6))
 
 
-@every_case
-def test_log_determinant_is_autograds(case):
-    checks.log_determinant(make(case), *rows(case, 3), 1e-10)
+@every_backend
+def test_log_determinant_is_autograds(case, backend):
+    checks.log_determinant(make(case, backend=backend), *rows(case, 3), 1e-10)
 
 
-@every_case
+@every_backend
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 2e-4)])
-def test_twins_agree(case, dtype, tolerance):
-    checks.twins(make(case, dtype), *rows(case, 7), tolerance)
+def test_twins_agree(case, backend, dtype, tolerance):
+    checks.twins(make(case, dtype, backend=backend), *rows(case, 7), tolerance)
 
 
-@every_case
+@every_backend
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 2e-3)])
-def test_gradients_agree(case, dtype, tolerance):
+def test_gradients_agree(case, backend, dtype, tolerance):
     spread = 0.3 if dtype == "float64" else 0.15
-    checks.gradients(make(case, dtype, spread), *rows(case, 5, scale=1.5), tolerance)
+    checks.gradients(make(case, dtype, spread, backend=backend), *rows(case, 5, scale=1.5), tolerance)
 
 
-@every_case
-def test_inverse_gradients_agree(case):
-    checks.inverse_gradients(make(case, spread=0.15), *rows(case, 4, scale=1.0), 1e-7)
+@every_backend
+def test_inverse_gradients_agree(case, backend):
+    checks.inverse_gradients(make(case, spread=0.15, backend=backend), *rows(case, 4, scale=1.0), 1e-7)
 
 
 @every_case
@@ -59,20 +60,20 @@ def test_gradients_are_finite_differences(case):
     assert slope == pytest.approx(expected, rel=2e-5, abs=1e-5)
 
 
-@every_case
+@every_backend
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e6])
-def test_round_trip(case, scale):
+def test_round_trip(case, backend, scale):
     if scale > 1 and dict(case.options).get("bound", 1) is None:
         pytest.skip("an unbounded conditioner promises nothing far out")
     x, context = rows(case, 40, scale=scale)
-    flow = make(case, spread=0.1)
+    flow = make(case, spread=0.1, backend=backend)
     checks.round_trip(flow, x, context, 1e-9)
     checks.round_trip(flow, np.zeros_like(x), context, 1e-9)
 
 
-@every_case
-def test_round_trip_in_float32(case):
-    flow = make(case, "float32", spread=0.1)
+@every_backend
+def test_round_trip_in_float32(case, backend):
+    flow = make(case, "float32", spread=0.1, backend=backend)
     checks.round_trip(flow, *rows(case, 40), 2e-4)
 
 
@@ -83,12 +84,12 @@ def test_density_integrates_to_one(case):
     assert checks.integral(flow, context, 4001 if case.dim == 1 else 1001) == pytest.approx(1, abs=1e-6)
 
 
-@every_case
+@every_backend
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_far_out_everything_is_finite(case, dtype):
+def test_far_out_everything_is_finite(case, backend, dtype):
     if dict(case.options).get("bound", 1) is None:
         pytest.skip("an unbounded conditioner promises nothing far out")
-    flow = make(case, dtype)
+    flow = make(case, dtype, backend=backend)
     for size in (1e3, 1e10, 1e30):
         x = size * np.array([[1.0] * case.dim, [-1.0] * case.dim, [(-1.0) ** k for k in range(case.dim)]])
         _, context = rows(case, len(x))
@@ -100,10 +101,10 @@ def test_far_out_everything_is_finite(case, dtype):
             assert np.isfinite(array).all()
 
 
-@every_case
+@every_backend
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_batches_of_none_and_one(case, dtype):
-    flow = make(case, dtype)
+def test_batches_of_none_and_one(case, backend, dtype):
+    flow = make(case, dtype, backend=backend)
     x, context = rows(case, 3)
     none = None if context is None else context[:0]
     assert flow.log_prob(x[:0], none).shape == (0,)
@@ -114,9 +115,9 @@ def test_batches_of_none_and_one(case, dtype):
     np.testing.assert_allclose(one, flow.log_prob(x, context), rtol=1e-12 if dtype == "float64" else 1e-5)
 
 
-@every_case
-def test_memory_layout_and_integer_types_do_not_matter(case):
-    flow = make(case)
+@every_backend
+def test_memory_layout_and_integer_types_do_not_matter(case, backend):
+    flow = make(case, backend=backend)
     x, context = rows(case, 8)
     expected = flow.log_prob(x, context)
     wide = np.full((16, 2 * case.dim), np.nan)
@@ -127,9 +128,9 @@ def test_memory_layout_and_integer_types_do_not_matter(case):
     np.testing.assert_array_equal(flow.log_prob(whole.astype(int), context), flow.log_prob(whole, context))
 
 
-@every_case
-def test_samples_come_with_their_density(case):
-    flow = make(case, spread=0.1)
+@every_backend
+def test_samples_come_with_their_density(case, backend):
+    flow = make(case, spread=0.1, backend=backend)
     _, context = rows(case, 50)
     x, log_prob = flow.sample(50, seed=4, context=context, return_log_prob=True)
     np.testing.assert_allclose(flow.log_prob(x, context), log_prob, atol=1e-8)

@@ -8,20 +8,26 @@ from autograd import grad
 from autograd import numpy as anp
 
 from refnaf import ops
+from refnaf.kernels import cpu
 from refnaf.kernels.array import ddsf, dsf
 from refnaf.kernels.array.root import monotone_root
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.reference import ddsf as reference_ddsf
 from refnaf.reference import dsf as reference_dsf
 
-TRANSFORMS = {"dsf": (dsf, reference_dsf.dsf), "ddsf": (ddsf, reference_ddsf.ddsf)}
+TRANSFORMS = {
+    "dsf": (dsf, reference_dsf.dsf),
+    "ddsf": (ddsf, reference_ddsf.ddsf),
+    "dsf-compiled": (cpu.dsf, reference_dsf.dsf),
+    "ddsf-compiled": (cpu.ddsf, reference_ddsf.ddsf),
+}
 TOLERANCE = {np.float64: 1e-12, np.float32: 3e-5}
 
 
 def _inputs(name, dtype, scale, dim=3, n=6, units=5, seed=0):
     rng = np.random.default_rng(seed)
-    shapes = [(units, units), (units, units), (1, units)] if name == "ddsf" else []
-    count = reference_ddsf.parameter_count(units, 2) if name == "ddsf" else 3 * units
+    shapes = [(units, units), (units, units), (1, units)] if name.startswith("ddsf") else []
+    count = reference_ddsf.parameter_count(units, 2) if name.startswith("ddsf") else 3 * units
     arrays = [rng.normal(size=(dim, n)), rng.normal(size=(dim, count, n)), *(rng.normal(size=s) for s in shapes)]
     return [(scale * a).astype(dtype) for a in arrays]
 
@@ -89,7 +95,8 @@ def test_the_workspace_hands_out_the_same_buffers_again():
 def test_inversions_over_wild_parameters_meet_their_bound(name, scale, dtype):
     n = 5000
     _, theta, *shared = _inputs(name, dtype, scale, dim=1, n=n, seed=7)
-    engine = ops.ArrayOps()
+    name, _, compiled = name.partition("-")
+    engine = ops.make("numba" if compiled else "numpy")
     y = 10 * np.random.default_rng(3).normal(size=n).astype(dtype)
     found, log_slope, residual = engine.invert(name, y, theta[0], shared, {})
     assert np.isfinite(found).all() and np.isfinite(log_slope).all()

@@ -1,15 +1,17 @@
 """The masked network (reference: :mod:`refnaf.reference.made`) with its analytic VJP.
 
-Weights come with their masks folded in (zeros outside), so that a layer is one matrix product.
+Weights come with their masks folded in (zeros outside), and their products leave out blocks of zeros
+(:mod:`.staircase`). What surrounds the products is elementwise, and may be another module's with the same functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from refnaf.kernels.array.staircase import Staircase
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.reference.made import sources
 
@@ -24,32 +26,31 @@ def squash_vjp(x: np.ndarray, bound: float | None, grad: np.ndarray) -> np.ndarr
     return grad if bound is None else grad / (1 + np.abs(x) * x.dtype.type(1 / bound)) ** 2
 
 
-def activate(z: np.ndarray, name: str, ws: Workspace) -> np.ndarray:
-    """The activation, in place of its argument."""
+def activate(z: np.ndarray, bias: np.ndarray, name: str | None) -> None:
+    """Add a bias ``(H,)`` to z ``(H, N)`` and apply the activation, or none, in place."""
+    z += bias[:, None]
     if name == "tanh":
-        return np.tanh(z, out=z)
-    if name == "elu":
-        low = ws.take(z.shape, z.dtype)
-        np.minimum(z, 0, out=low)
+        np.tanh(z, out=z)
+    elif name == "elu":
+        low = np.minimum(z, 0)
         np.expm1(low, out=low)
         np.maximum(z, 0, out=z)
         z += low
-        return z
-    return np.maximum(z, 0, out=z)
+    elif name == "relu":
+        np.maximum(z, 0, out=z)
 
 
-def activate_vjp(h: np.ndarray, name: str, grad: np.ndarray, ws: Workspace) -> None:
-    """Multiply ``grad`` by the activation's derivative, read off its value h."""
-    slope = ws.take(h.shape, h.dtype)
+def activate_vjp(h: np.ndarray, name: str | None, grad: np.ndarray, grad_bias: np.ndarray) -> None:
+    """Multiply grad ``(H, N)`` by the activation's derivative, read off its value h, and sum its rows into a bias's."""
     if name == "tanh":
-        np.multiply(h, h, out=slope)
-        np.subtract(1, slope, out=slope)
+        grad *= 1 - h * h
     elif name == "elu":
-        np.minimum(h, 0, out=slope)
+        slope = np.minimum(h, 0)
         slope += 1
-    else:
-        np.greater(h, 0, out=slope, casting="unsafe")
-    grad *= slope
+        grad *= slope
+    elif name == "relu":
+        grad *= h > 0
+    np.sum(grad, axis=1, out=grad_bias)
 
 
 def forward(
@@ -63,18 +64,23 @@ def forward(
     gains: Sequence[tuple[np.ndarray, np.ndarray]],
     skips: Sequence[tuple[int, int]],
     linear: Sequence[int],
+    stairs: Sequence[Staircase],
     ws: Workspace,
+    pieces: Any,
 ) -> tuple[np.ndarray, Any]:
-    """x ``(D, N)`` and context ``(C, N)`` to ``(D * outputs, N)``, and what :func:`vjp` needs."""
-    c = None if context is None else squash(context, bound)
-    hidden = [squash(x, bound)]
+    """x ``(D, N)`` and context ``(C, N)`` to ``(D * outputs, N)``, and what :func:`vjp` needs.
+
+    ``pieces`` is this module, or one with other functions of the names above :func:`forward`.
+    """
+    c = None if context is None else pieces.squash(context, bound)
+    hidden = [pieces.squash(x, bound)]
     gained: list[tuple[np.ndarray, np.ndarray]] = []
     active = [layer for layer in range(len(weights) - 1) if layer not in linear]
     skipping = {source for _, source in skips}
     kept: dict[int, np.ndarray] = {}
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         z = ws.take((weight.shape[0], x.shape[1]), x.dtype)
-        np.dot(weight, hidden[-1], out=z)
+        stairs[layer].product(weight, hidden[-1], z)
         if gains and c is not None:
             gain, product = ws.take(z.shape, z.dtype), ws.take(z.shape, z.dtype)
             np.dot(gains[layer][0], c, out=gain)
@@ -82,36 +88,72 @@ def forward(
             np.copyto(product, z)
             z *= gain
             gained.append((gain, product))
-        z += bias[:, None]
         if c is not None:
             part = ws.take(z.shape, z.dtype)
             z += np.dot(context_weights[layer], c, out=part)
         for source in sources(skips, layer):
             z += kept[source]
+        name = activation if layer in active else None
         if layer in skipping:
+            pieces.activate(z, bias, None)
             kept[layer] = z
-            if layer in active:  # which is done in place
+            if name is not None:  # which is done in place
                 kept[layer] = ws.take(z.shape, z.dtype)
                 np.copyto(kept[layer], z)
-        hidden.append(activate(z, activation, ws) if layer in active else z)
+                pieces.activate(z, np.zeros_like(bias), name)
+        else:
+            pieces.activate(z, bias, name)
+        hidden.append(z)
     out = hidden.pop()
-    return out, (x, context, c, hidden, weights, context_weights, activation, bound, gains, gained, skips, active)
+    return out, (
+        x,
+        context,
+        c,
+        hidden,
+        weights,
+        context_weights,
+        activation,
+        bound,
+        gains,
+        gained,
+        skips,
+        active,
+        stairs,
+        pieces,
+    )
 
 
-def vjp(saved: Any, grad: np.ndarray, masks: Sequence[np.ndarray], ws: Workspace) -> dict[str, Any]:
-    """Cotangent of the output to those of ``x``, ``context`` and, by the forward's names, the parameters."""
-    x, context, c, hidden, weights, context_weights, activation, bound, gains, gained, skips, active = saved
-    layers = range(len(weights) - 1, -1, -1)
-    out: dict[str, Any] = {"weights": [None] * len(weights), "biases": [None] * len(weights), "context": None}
+def vjp(saved: Any, grad: np.ndarray, ws: Workspace, into: Mapping[str, Sequence[Any]] | None = None) -> dict[str, Any]:
+    """Cotangent of the output to those of ``x``, ``context`` and, by the forward's names, the parameters.
+
+    ``into`` may hold arrays for those of ``weights`` (zero outside the masks' blocks) and ``biases``.
+    """
+    (
+        x, context, c, hidden, weights, context_weights, activation, bound, gains, gained, skips, active, stairs, pieces
+    ) = saved  # fmt: skip
+    count = len(weights)
+    out: dict[str, Any] = {"weights": [None] * count, "biases": [None] * count, "context": None}
     out["context_weights"], out["gains"] = [None] * len(context_weights), [None] * len(gains)
+    for name in ("weights", "biases"):
+        out[name] = list(into[name]) if into is not None else [None] * count
+    for layer in range(count):
+        if out["weights"][layer] is None:
+            out["weights"][layer] = ws.take(weights[layer].shape, grad.dtype)
+            if not stairs[layer].dense:
+                out["weights"][layer].fill(0)
+        if out["biases"][layer] is None:
+            out["biases"][layer] = np.empty(len(weights[layer]), grad.dtype)
     grad_c = None
     skipped: dict[int, np.ndarray] = {}
-    for layer in layers:
+    summed = False
+    for layer in range(count - 1, -1, -1):
         if layer in skipped:
             grad += skipped[layer]
+            summed = False
         for source in sources(skips, layer):
             skipped[source] = skipped[source] + grad if source in skipped else grad
-        out["biases"][layer] = np.sum(grad, axis=1)
+        if not summed:
+            np.sum(grad, axis=1, out=out["biases"][layer])
         if c is not None:
             out["context_weights"][layer] = np.dot(grad, c.T)
             part = np.dot(context_weights[layer].T, grad)
@@ -122,18 +164,16 @@ def vjp(saved: Any, grad: np.ndarray, masks: Sequence[np.ndarray], ws: Workspace
             out["gains"][layer] = (np.dot(on_gain, c.T), np.sum(on_gain, axis=1))
             grad_c = grad_c + np.dot(gains[layer][0].T, on_gain)
             grad = grad * gain
-        gw = ws.take(weights[layer].shape, grad.dtype)
-        np.dot(grad, hidden[layer].T, out=gw)
-        gw *= masks[layer]
-        out["weights"][layer] = gw
+        stairs[layer].outer(grad, hidden[layer], out["weights"][layer])
         below = ws.take(hidden[layer].shape, grad.dtype)
-        np.dot(weights[layer].T, grad, out=below)
-        if layer - 1 in active:
-            activate_vjp(hidden[layer], activation, below, ws)
+        stairs[layer].transposed(weights[layer], grad, below)
+        summed = layer - 1 in active
+        if summed:
+            pieces.activate_vjp(hidden[layer], activation, below, out["biases"][layer - 1])
         grad = below
-    out["x"] = squash_vjp(x, bound, grad)
+    out["x"] = pieces.squash_vjp(x, bound, grad)
     if grad_c is not None:
-        out["context"] = squash_vjp(context, bound, grad_c)
+        out["context"] = pieces.squash_vjp(context, bound, grad_c)
     return out
 
 

@@ -22,7 +22,7 @@ from refnaf.kernels.array.stable import exp_shifted, slopes
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.reference import mixture as reference
 from refnaf.reference.affine import LOG_SCALE_BOUND
-from refnaf.reference.normal import MILLS, excess
+from refnaf.reference.normal import RISE, excess
 from refnaf.reference.normal import mills as small_mills
 
 _ROOT = float(np.sqrt(2 * np.pi))
@@ -34,7 +34,7 @@ def mills(u: np.ndarray, ws: Workspace) -> np.ndarray:
     np.add(u, 2, out=v)
     np.divide(2, v, out=v)
     parts = []
-    for coefficients in MILLS[u.dtype]:
+    for coefficients in RISE[u.dtype]:
         out = ws.take(u.shape, u.dtype)
         out[...] = coefficients[-1]
         for coefficient in coefficients[-2::-1]:
@@ -42,9 +42,10 @@ def mills(u: np.ndarray, ws: Workspace) -> np.ndarray:
             out += u.dtype.type(coefficient)
         parts.append(out)
     numerator, denominator = parts
-    numerator *= v
     numerator /= denominator
-    return numerator
+    numerator *= u
+    numerator += 2
+    return np.divide(1, numerator, out=numerator)
 
 
 def _rates(raw: np.ndarray, floor: float | None, ws: Workspace) -> tuple[np.ndarray, np.ndarray]:
@@ -158,6 +159,6 @@ def vjp(
         g_mean *= rate
         grad_x = np.sum(g_mean, axis=1)
         np.negative(g_mean, out=g_mean)
-    if rare is not None:
-        rare.patch_vjp(grad_y, grad_log_slope, grad_x, grad_theta)
+        if rare is not None:
+            rare.patch_vjp(grad_y, grad_log_slope, grad_x, grad_theta)
     return grad_x, grad_theta, []

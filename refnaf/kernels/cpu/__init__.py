@@ -1,0 +1,17 @@
+"""The twins of :mod:`refnaf.kernels.array`, compiled by Numba at their first call: serial, with the lock released.
+
+Files, names and arguments are those of the array twins. A forward also takes ``keep`` (whether a VJP is to follow) and
+``overwrite`` (what it needs may be kept in theta's place); a transformer's ``inverse`` finds a dimension's roots;
+``supports`` says which options of the reference a
+twin knows.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from refnaf.kernels.cpu import adam, ddsf, dsf, made
+
+TWINS: dict[str, ModuleType] = {"dsf": dsf, "ddsf": ddsf}
+
+__all__ = ["TWINS", "adam", "made"]
