@@ -18,8 +18,9 @@ from refnaf.flows.layer import Layer
 from refnaf.flows.registry import layer_from_config, layer_to_config
 from refnaf.parallel import Workers, default_threads, serial_algebra
 
-#: Values of pseudo-parameters that a chunk of rows may make at once.
+#: Values of pseudo-parameters that a chunk of rows may make at once; an inverse makes those of one dimension at a time.
 CHUNK_VALUES = 1 << 19
+INVERSE_CHUNK = 512
 
 
 class Flow:
@@ -177,8 +178,9 @@ class Flow:
             raise ValueError(f"the context must have as many rows as the data ({n}), or one for all, got {len(rows)}")
         return rows
 
-    def _parts(self, rows: int) -> list[slice]:
-        return [slice(start, start + self._chunk) for start in range(0, rows, self._chunk)]
+    def _parts(self, rows: int, inverse: bool = False) -> list[slice]:
+        step = INVERSE_CHUNK if inverse else self._chunk
+        return [slice(start, start + step) for start in range(0, rows, step)]
 
     def _chunks(self, x: np.ndarray, context: np.ndarray | None) -> Iterator[tuple[slice, np.ndarray, Any]]:
         for part in self._parts(len(x)):
@@ -257,7 +259,7 @@ class Flow:
             out[part] = image.T
             spare.append(ops)
 
-        jobs = [(part,) for part in self._parts(len(rows))]
+        jobs = [(part,) for part in self._parts(len(rows), inverse)]
         if len(jobs) < 2:
             for job in jobs:
                 run(*job)

@@ -85,7 +85,7 @@ _LAYOUT: dict[Any, tuple[int, int, Any, int]] = {
 def make(jit: Callable[[Any], Any], dtype: Any) -> SimpleNamespace:
     """The functions for ``dtype`` (np.float32 or np.float64), each passed through ``jit``.
 
-    ``exp_negative(x)``   exp(x) for x <= 0; below the smallest normal number about that number
+    ``exp_negative(x)``   exp(x) for x <= 0; below the smallest normal number 0
     ``exp_bounded(x)``    exp(x) for ``|x|`` up to 87 or 708
     ``expm1_negative(x)`` exp(x) - 1 for x <= 0
     ``log1p_unit(x)``     log(1 + x) for 0 <= x <= 1
@@ -124,7 +124,8 @@ def make(jit: Callable[[Any], Any], dtype: Any) -> SimpleNamespace:
 
     @jit
     def exp_negative(x: Any) -> Any:
-        return exp_bounded(lowest if x < lowest else x)
+        bounded = exp_bounded(lowest if x < lowest else x)
+        return zero if x < lowest else bounded
 
     @jit
     def expm1_negative(x: Any) -> Any:

@@ -36,6 +36,7 @@ each_twin = pytest.mark.parametrize(
         (affine, MAF, "numpy"),
         (cpu.dsf, DSF, "numba"),
         (cpu.ddsf, DDSF, "numba"),
+        (cpu.affine, MAF, "numba"),
     ],
 )
 

@@ -26,7 +26,7 @@ ULPS = {
     "log": 1.0,
     "softplus": 1.8,
     "tanh": 2.75,
-    "mills": 8.0,
+    "mills": 4.0,
 }
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 each_function = pytest.mark.parametrize("name", ULPS)
@@ -187,7 +187,7 @@ def test_ends_of_the_domains(dtype):
     limits = np.finfo(dtype)
     ends = np.array([-np.inf, -limits.max], dtype)
     below = _run("exp_negative", np.append(ends, dtype(-REACH[dtype] - 1)))
-    assert (below >= 0).all() and (below <= 1.002 * limits.tiny).all()
+    assert (below == 0).all()
     assert np.array_equal(_run("expm1_negative", ends), [-1, -1])
     assert np.array_equal(_run("tanh", -ends), [1, 1]) and np.array_equal(_run("tanh", ends), [-1, -1])
     assert np.array_equal(_run("softplus", -ends), -ends)

@@ -129,7 +129,7 @@ def _forward(
                     for j in range(size):
                         column[j] = theta[i, j, start + n]
                         slots[j * BLOCK + n] = theta[i, j, start + n]
-                    far_forward(float(point[n]), column, raw, d, layers, offset, floor, units, outputs)
+                    far_forward(np.float64(point[n]), column, raw, d, layers, offset, floor, units, outputs)
                     y[i, start + n] = outputs[layers - 1, H, 0]
                     log_slope[i, start + n] = outputs[layers - 1, LOG_T, 0]
                     if keep:
@@ -198,8 +198,8 @@ def _vjp(
                 if far[i, start + n]:
                     for j in range(size):
                         column[j] = kept[i, j, start + n]
-                    far_forward(float(x[i, start + n]), column, raw, d, layers, offset, floor, units, outputs)
-                    g, lam = float(grad_y[i, start + n]), float(gl[start + n])
+                    far_forward(np.float64(x[i, start + n]), column, raw, d, layers, offset, floor, units, outputs)
+                    g, lam = np.float64(grad_y[i, start + n]), np.float64(gl[start + n])
                     grad_x[i, start + n] = far_vjp(
                         column, raw, d, layers, offset, units, outputs, g, lam, on_column, grad_raw
                     )
@@ -249,7 +249,7 @@ def _inverse(
                 if state[root.DONE, n] == 0 and not least[n] >= dtype(smallest):
                     for j in range(size):
                         column[j] = theta[j, start + n]
-                    at = float(state[root.POINT, n])
+                    at = np.float64(state[root.POINT, n])
                     far_forward(at, column, raw, d, layers, offset, floor, units, outputs)
                     values[n], slopes[n] = outputs[layers - 1, H, 0], outputs[layers - 1, LOG_T, 0]
             left = root.advance(state, ys, values, slopes, m, step, dtype(eps))

@@ -83,7 +83,7 @@ def inverse(
 @part
 def _far(x: Any, raw: Any, offset: float, floor: float, units: Any, outputs: Any) -> None:
     d = len(raw) // 3
-    far_forward(float(x), raw, np.zeros(d), d, 1, offset, floor, units, outputs)
+    far_forward(np.float64(x), raw, np.zeros(d), d, 1, offset, floor, units, outputs)
 
 
 @kernel
@@ -233,7 +233,7 @@ def _vjp(
                     for j in range(size):
                         raw[j] = kept[i, j, start + n]
                     _far(xs[n], raw, offset, floor, units, outputs)
-                    g, lam = float(gs[n]), float(ls[n])
+                    g, lam = np.float64(gs[n]), np.float64(ls[n])
                     out[n] = far_vjp(raw, none, d, 1, offset, units, outputs, g, lam, column, none.copy())
                     for j in range(size):
                         grad_theta[i, j, start + n] = column[j]
