@@ -1,10 +1,11 @@
 """Errors of the transformers against the high-precision oracle, in units of the last place.
 
-    python benchmarks/accuracy.py [--samples 12500] [--seed 0] [--out benchmarks/ACCURACY.md]
+    python benchmarks/accuracy.py [--samples 100000] [--seed 0] [--cache FOLDER] [--out benchmarks/ACCURACY.md]
 
 What is measured, and how, is in refnaf/verify/accuracy.py; every set is evaluated in arbitrary precision until 30
-digits are certain. 12,500 sets an object are 100,000 in each dtype, ten minutes on one core; a gmpy2 beside
-mpmath makes that shorter and changes no digit. ``--out`` writes the table with its date and versions to a file.
+digits are certain. That takes nearly all of the time: with gmpy2 beside mpmath half an hour on one core, without it two
+to three times as long. ``--cache`` keeps the true values in a folder, object by object: a run that was cut off goes
+on, and one of changed kernels takes a few minutes. ``--out`` writes the table with its date and versions to a file.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ precision of which 30 digits are certain. The sets, the units and the condition 
 def main() -> None:
     """Print the table, its rows to standard error as they are known."""
     parser = argparse.ArgumentParser(description="Errors of the transformers against the high-precision oracle.")
-    parser.add_argument("--samples", type=int, default=12_500, help="sets an object and dtype (default: 12500)")
+    parser.add_argument("--samples", type=int, default=100_000, help="sets an object and dtype (default: 100000)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, help="a folder that keeps what is true of the sets, for the next run")
     parser.add_argument("--out", type=Path, help="a Markdown file to write the table to")
     arguments = parser.parse_args()
 
     rows: list[Row] = []
-    for row in measure(arguments.samples, arguments.seed):
+    for row in measure(arguments.samples, arguments.seed, cache=arguments.cache):
         rows.append(row)
         print(
             row.object, row.implementation, row.dtype, f"{row.value:.2f} {row.slope:.1e}", file=sys.stderr, flush=True

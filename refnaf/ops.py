@@ -175,6 +175,12 @@ def _compiled() -> Any:
     return cpu
 
 
+def _compiled_block() -> Any:
+    from refnaf.kernels.cpu import block
+
+    return block
+
+
 class CompiledOps(ArrayOps):
     """:class:`ArrayOps` with compiled twins where there are any. What they do not know is left to the array's."""
 
@@ -201,6 +207,20 @@ class CompiledOps(ArrayOps):
         if not hasattr(twin, "inverse"):
             return super().invert(name, y, theta, shared, options)
         return twin.inverse(y, theta, *shared, **options)
+
+    def block(self, x: Any, context: Any, net: Network) -> tuple[Any, Any, Any]:
+        return _compiled_block().forward(x, context, net, ws=self.workspace, keep=self.saving)
+
+    def block_vjp(self, saved: Any, grad_y: Any, grad_log_slope: Any) -> dict[str, Any]:
+        return _compiled_block().vjp(saved, grad_y, grad_log_slope, self.workspace)
+
+    def block_inverse(self, y: Any, context: Any, net: Network) -> tuple[Any, Any, Any]:
+        from refnaf.kernels.cpu import block_inverse
+
+        return block_inverse.inverse(y, context, net, ws=self.workspace)
+
+    def block_inverse_vjp(self, saved: Any, grad_x: Any) -> Any:
+        return super().block_inverse_vjp(_compiled_block().as_the_arrays(saved), grad_x)
 
 
 class ReferenceOps:

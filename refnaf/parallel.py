@@ -8,9 +8,11 @@ threads on the same cores take turns waiting.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 
@@ -43,10 +45,57 @@ class Workers:
             self._pool.shutdown()
 
 
+@cache
+def _libraries() -> Any:
+    """The linear algebra that is loaded: numpy's. To look for it takes longer than to score a row."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+class _Serial:
+    """Threads inside :func:`serial_algebra`: the first to enter sets the limit, the last to leave lifts it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.depths: dict[int, int] = {}
+        self.limits: Any = None
+
+    def enter(self) -> None:
+        me = threading.get_ident()
+        with self.lock:
+            if not self.depths:
+                self.limits = _libraries().limit(limits=1, user_api="blas")
+            self.depths[me] = self.depths.get(me, 0) + 1
+
+    def leave(self) -> None:
+        me = threading.get_ident()
+        with self.lock:
+            self.depths[me] -= 1
+            if not self.depths[me]:
+                del self.depths[me]
+            if not self.depths:
+                self.limits.restore_original_limits()
+
+    def forked(self) -> None:
+        """In a forked child only the thread that forked goes on."""
+        others, me = bool(self.depths), threading.get_ident()
+        self.lock = threading.Lock()
+        self.depths = {me: self.depths[me]} if me in self.depths else {}
+        if others and not self.depths:
+            self.limits.restore_original_limits()
+
+
+_serial = _Serial()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_serial.forked)
+
+
 @contextmanager
 def serial_algebra() -> Iterator[None]:
-    """One thread of linear algebra for each of the caller's."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"):
+    """One thread of linear algebra for each of the caller's; several may be inside at a time."""
+    _serial.enter()
+    try:
         yield
+    finally:
+        _serial.leave()

@@ -70,7 +70,7 @@ CASES: dict[str, Case] = {case.name: case for case in _ALL}
 
 
 #: Models with compiled twins: their cases are tested with both backends, the others' with one.
-COMPILED = {name for name in refnaf.models() if name not in ("gaussian", "planar", "bnaf")}
+COMPILED = {name for name in refnaf.models() if name not in ("gaussian", "planar")}
 #: By name, ``(case, backend)``.
 BOTH: dict[str, tuple[Case, str]] = {name: (case, "numpy") for name, case in CASES.items()}
 BOTH |= {f"{name}-numba": (case, "numba") for name, case in CASES.items() if case.model in COMPILED}

@@ -57,6 +57,7 @@ class Flow:
         self.dim, self.context_dim = layers[0].dim, layers[0].context_dim
         self.dtype = np.dtype(dtype)
         self.history, self.provenance = list(history or []), dict(provenance or {})
+        self._outside: dict[str, np.ndarray] = {}
         self.params = MappingProxyType(self._checked(params))
         width = max([self.dim, *(max((s[0] for s in layer.shapes().values()), default=1) for layer in layers)])
         self._chunk = int(np.clip(CHUNK_VALUES // width, 64, 4096))
@@ -128,11 +129,22 @@ class Flow:
 
     def _override(self, params: Mapping[str, Any] | None, dtype: np.dtype) -> Mapping[str, Any] | None:
         """Parameters given to a method in place of the flow's own: arrays of a dtype, zero outside their masks."""
-        if params is None:
+        if params is None or params is self.params:
             return None
-        masks = self.masks()
+        if not self._outside:
+            self._outside.update({name: mask == 0 for name, mask in self.masks().items()})
+        for name, own in self.params.items():
+            if name not in params:
+                raise ValueError(f"params must hold every parameter of the flow: {name} is missing")
+            if np.shape(params[name]) != own.shape:
+                raise ValueError(f"parameter {name} must have shape {own.shape}, got {np.shape(params[name])}")
         given = {name: np.asarray(params[name], dtype) for name in self.params}
-        return {name: a * masks[name].astype(dtype) if name in masks else a for name, a in given.items()}
+        for name, outside in self._outside.items():
+            array = given[name]
+            # the flow's own are clean; so, nearly always, are others, and to see it takes less than to make them so
+            if array is not self.params[name] and np.logical_and(array, outside).any():
+                given[name] = np.where(outside, array.dtype.type(0), array)
+        return given
 
     def layer_params(self, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """The parameters as a dict for each layer."""
@@ -244,7 +256,10 @@ class Flow:
 
         def run(part: slice) -> None:
             # a thread takes the operations, and with them the buffers, that another has left
-            ops = spare.pop() if spare else operations.make(self.backend)
+            try:
+                ops = spare.pop()
+            except IndexError:
+                ops = operations.make(self.backend)
             ops.saving = False
             ops.workspace.reset()
             x = np.ascontiguousarray(rows[part].T)
@@ -260,16 +275,13 @@ class Flow:
             spare.append(ops)
 
         jobs = [(part,) for part in self._parts(len(rows), inverse)]
-        if len(jobs) < 2:
-            for job in jobs:
-                run(*job)
-        else:
-            workers = Workers(min(self.threads, len(jobs)))
-            try:
-                with serial_algebra():
-                    workers.map(run, jobs)
-            finally:
-                workers.close()
+        workers = Workers(min(self.threads, len(jobs)))
+        try:
+            # of one job as well: several threads of linear algebra round otherwise than one
+            with serial_algebra():
+                workers.map(run, jobs)
+        finally:
+            workers.close()
         if self.dtype != np.float64:
             # far out, float32 overflows; those rows are done again in float64
             lost = ~(np.isfinite(out).all(axis=1) & np.isfinite(logdet) & np.isfinite(third))

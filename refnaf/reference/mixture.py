@@ -46,7 +46,7 @@ def mixture_quantile(x: Any, log_w: Any, mean: Any, log_scale: Any) -> tuple[Any
     units = numpy.arange(len(right)).reshape(-1, *(1,) * one_sided.ndim)
     nearest = one_sided & (units == numpy.argmin(value(v), axis=0))
     u = np.sum(v * nearest.astype(dtype), axis=0)
-    decay = 0.5 * (v - u) * (v + u)
+    decay = _half_difference_of_squares(v, u)
     log_beyond = np.log(mills(v)) - decay
     # on the other side of a component lies all the rest of its mass; u is 0 wherever that is of use
     log_rest = np.log1p(-np.exp(log_beyond))
@@ -56,6 +56,14 @@ def mixture_quantile(x: Any, log_w: Any, mean: Any, log_scale: Any) -> tuple[Any
     positive = (value(upper) < value(lower)).astype(dtype)
     e = excess(u, positive * upper + (1 - positive) * lower - np.log(mills(u)))
     return (2 * positive - 1) * (u + e), logsumexp(log_w - log_scale - decay) + e * (u + 0.5 * e)
+
+
+def _half_difference_of_squares(v: Any, u: Any) -> Any:
+    """``(v^2 - u^2) / 2`` for v >= u >= 0, and a quarter of the largest number where that is larger."""
+    largest = numpy.finfo(value(v).dtype).max / 4
+    with numpy.errstate(over="ignore"):
+        fits = (0.5 * (value(v) - value(u)) * (value(v) + value(u)) < largest).astype(value(v).dtype)
+    return 0.5 * ((v - u) * fits) * (v + u) + (1 - fits) * largest
 
 
 def mog(x: Any, theta: Any, floor: float | None = None) -> tuple[Any, Any]:

@@ -52,6 +52,18 @@ MILLS: dict[Any, tuple[tuple[float, ...], tuple[float, ...]]] = {
     ),
 }
 
+
+def _rise(numerator: tuple[float, ...], denominator: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """``(Q - 2 v P) / (1 - v)`` and ``2 P`` for ``R / v = P / Q``: of Q - 2 v P, 1 is a root, since R(0) = 1 / 2."""
+    difference = numpy.array([*denominator, *[0.0] * (1 + len(numerator) - len(denominator))])
+    difference[1 : 1 + len(numerator)] -= 2 * numpy.array(numerator)
+    return tuple(numpy.cumsum(difference)[:-1].tolist()), tuple(2 * a for a in numerator)
+
+
+#: ``S = (1 / R - 2) / u``, which rises from 1.6 to 2.5, as a rational function of v, made of the one above. Where u is
+#: small, and quantiles are, the rounding of S hardly counts in ``2 + u S``, and that of P / Q does in R.
+RISE = {dtype: _rise(*coefficients) for dtype, coefficients in MILLS.items()}
+
 #: ``phi(0)``.
 _DENSITY = float(1 / numpy.sqrt(2 * numpy.pi))
 
@@ -68,10 +80,10 @@ def polynomial(v: Any, coefficients: tuple[float, ...]) -> Any:
 
 
 def mills(u: Any) -> Any:
-    """``R(u) = Phi(-u) exp(u^2 / 2)`` for u >= 0, to a few units in the last place up to the largest float."""
-    numerator, denominator = MILLS[value(u).dtype]
+    """``R(u) = Phi(-u) exp(u^2 / 2)`` for u >= 0, to 3 units in the last place, up to a third of the largest float."""
+    numerator, denominator = RISE[value(u).dtype]
     v = 2 / (2 + u)
-    return v * polynomial(v, numerator) / polynomial(v, denominator)
+    return 1 / (2 + u * (polynomial(v, numerator) / polynomial(v, denominator)))
 
 
 def hazard(u: Any) -> Any:
@@ -102,7 +114,10 @@ def excess(u: Any, log_part: Any) -> Any:
 
 
 def _newton(e: Any, u: Any, ratio: Any, log_part: Any) -> tuple[Any, Any]:
-    """The Newton step of ``log part = log (Phi(-u - e) / Phi(-u))`` from e, and the hazard there; ``ratio`` is R(u)."""
-    there = mills(u + e)
-    rate = _DENSITY / there
-    return (e * (u + 0.5 * e) - np.log(there / ratio) + log_part) / rate, rate
+    """The Newton step of ``log part = log (Phi(-u - e) / Phi(-u))`` from e, and the hazard there; ``ratio`` is R(u).
+
+    Derivatives of a quotient square its denominator, which far out would underflow: it is brought to 1 before.
+    """
+    there, size = mills(u + e), 1 / value(ratio)
+    quotient = (there * size) / (ratio * size)
+    return (e * (u + 0.5 * e) - np.log(quotient) + log_part) * there / _DENSITY, _DENSITY / value(there)

@@ -6,6 +6,7 @@ import numpy as np
 
 from refnaf.flows.fixed import Triangular
 from refnaf.flows.flow import Flow
+from refnaf.parallel import serial_algebra
 from refnaf.training.data import Rows
 
 #: With fewer training rows a column, or with a context, a flow begins with a fixed linear layer that whitens the rows,
@@ -22,6 +23,7 @@ def wants_linear(rows: Rows) -> bool:
     return rows.context is not None or len(rows) < FEW_ROWS * rows.x.shape[1]
 
 
+@serial_algebra()
 def fit_gaussian(flow: Flow, rows: Rows) -> Flow:
     """Maximum likelihood for a standardised ``gaussian`` flow.
 
@@ -32,6 +34,7 @@ def fit_gaussian(flow: Flow, rows: Rows) -> Flow:
     return flow.replace({f"1.{name}": array for name, array in numbers.items()})
 
 
+@serial_algebra()
 def whiten(flow: Flow, rows: Rows) -> Flow:
     """The flow with its fixed linear layer, if it has one, set to whiten the rows.
 

@@ -1,7 +1,7 @@
 """How accurate the transformers are, against the oracle, in units of the last place.
 
-Every set of :mod:`.accuracy_sets` is evaluated by the reference (float64) and by the array kernels (float64 and
-float32), and by the oracle to 30 digits from the same floats. Two numbers are measured:
+Every set of :mod:`.accuracy_sets` is evaluated by the reference (float64) and by the array and the compiled kernels
+(float64 and float32), and by the oracle to 30 digits from the same floats. Two numbers are measured:
 
 - the error of y in units of the last place of ``max(1, |y|)``, over ``max(1, condition)``, which must stay within 4 (a
   running sum of d terms may add d / 2 by itself: within 8 for 16 units);
@@ -16,22 +16,23 @@ condition is that of :mod:`.condition`. Beside the two stand the largest errors 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from refnaf.kernels.array.workspace import Workspace
-from refnaf.ops import ARRAY, REFERENCE
-from refnaf.verify import oracle
-from refnaf.verify.accuracy_sets import EXPONENTS, OBJECTS, Batch, draw
+from refnaf.ops import REFERENCE, default_backend, make
+from refnaf.verify.accuracy_sets import EXPONENTS, OBJECTS, Batch
+from refnaf.verify.accuracy_truth import DIGITS, truths
 from refnaf.verify.condition import conditions
-from refnaf.verify.precision import mpmath, rounded
+from refnaf.verify.precision import mpmath
 
 #: Largest error of log dy/dx, in eps: 1e-13 in float64.
 SLOPE_BOUND = 450.0
-#: Digits of the oracle, and the largest condition that counts as good.
-DIGITS, WELL = 30, 10.0
+#: The largest condition that counts as good.
+WELL = 10.0
 
 #: What is measured, and in which dtypes: functions of a batch, the transformer's name and its options.
 IMPLEMENTATIONS: dict[str, tuple[Callable[[Batch, str, dict[str, Any]], tuple[Any, Any]], tuple[str, ...]]] = {}
@@ -42,14 +43,19 @@ def _reference(batch: Batch, name: str, options: dict[str, Any]) -> tuple[Any, A
     return y, np.broadcast_to(log_slope, y.shape)
 
 
-def _array(batch: Batch, name: str, options: dict[str, Any]) -> tuple[Any, Any]:
-    theta = np.ascontiguousarray(batch.theta[None])
-    y, log_slope, _ = ARRAY[name].forward(batch.x[None], theta, *batch.matrices, ws=Workspace(), **options)
-    return y[0], log_slope[0]
+def _by(backend: str) -> Callable[[Batch, str, dict[str, Any]], tuple[Any, Any]]:
+    def kernels(batch: Batch, name: str, options: dict[str, Any]) -> tuple[Any, Any]:
+        theta = np.ascontiguousarray(batch.theta[None])
+        y, log_slope, _ = make(backend).transform(name, batch.x[None], theta, batch.matrices, options)
+        return y[0], log_slope[0]
+
+    return kernels
 
 
 IMPLEMENTATIONS["reference"] = _reference, ("float64",)
-IMPLEMENTATIONS["array kernels"] = _array, ("float64", "float32")
+IMPLEMENTATIONS["array kernels"] = _by("numpy"), ("float64", "float32")
+if default_backend() == "numba":
+    IMPLEMENTATIONS["compiled kernels"] = _by("numba"), ("float64", "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +95,21 @@ class Row:
         return self.value <= self.value_bound and self.slope <= self.slope_bound
 
 
-def report(samples: int = 1000, seed: int = 0, dtype: str | None = None) -> list[Row]:
+def report(
+    samples: int = 1000, seed: int = 0, dtype: str | None = None, cache: str | os.PathLike[str] | None = None
+) -> list[Row]:
     """Measure every object, on ``samples`` sets each; of both dtypes, or of one.
 
-    Raises ValueError for a dtype other than float64 and float32 or fewer than one set, ImportError without mpmath.
+    What is true of the sets takes nearly all of the time, and is kept in the folder ``cache``, where one is given, for
+    the next time (:mod:`.accuracy_truth`). Raises ValueError for a dtype other than float64 and float32 or fewer than
+    one set, ImportError without mpmath, OSError where the folder cannot be written.
     """
-    return list(measure(samples, seed, dtype))
+    return list(measure(samples, seed, dtype, cache))
 
 
-def measure(samples: int = 1000, seed: int = 0, dtype: str | None = None) -> Iterator[Row]:
+def measure(
+    samples: int = 1000, seed: int = 0, dtype: str | None = None, cache: str | os.PathLike[str] | None = None
+) -> Iterator[Row]:
     """The rows of :func:`report`, each as it is known."""
     if dtype is not None and dtype not in EXPONENTS:
         raise ValueError(f"accuracy is measured in {' and '.join(EXPONENTS)}, not {dtype!r}")
@@ -106,7 +118,7 @@ def measure(samples: int = 1000, seed: int = 0, dtype: str | None = None) -> Ite
     mpmath()
     for name in OBJECTS:
         for kind in EXPONENTS if dtype is None else (dtype,):
-            yield from _rows(name, samples, seed, kind)
+            yield from _rows(name, kind, truths(name, samples, seed, kind, None if cache is None else Path(cache)))
 
 
 def format_report(rows: list[Row]) -> str:
@@ -135,14 +147,14 @@ def format_report(rows: list[Row]) -> str:
     return "\n".join([said, "", *table, *bad])
 
 
-def _rows(name: str, samples: int, seed: int, dtype: str) -> Iterator[Row]:
+def _rows(name: str, dtype: str, sets: Iterable[tuple[Batch, np.ndarray]]) -> Iterator[Row]:
     """An object in a dtype, by every implementation that has it."""
     transformer, options, _ = OBJECTS[name]
     tables: dict[str, list[np.ndarray]] = {key: [] for key, (_, dtypes) in IMPLEMENTATIONS.items() if dtype in dtypes}
     worst = dict.fromkeys(tables, (-1.0, ""))
     before = 0
-    for batch in draw(name, samples, seed, dtype):
-        true = [_split(part) for part in oracle.transform(transformer, *batch, options, DIGITS)]
+    for batch, numbers in sets:
+        true = [numbers[:2], numbers[2:]]
         x, theta, *matrices = (np.asarray(a, np.float64) for a in (batch.x, batch.theta, *batch.matrices))
         known = conditions(transformer, x, theta, matrices, options, float(np.finfo(dtype).eps))
         inside = np.abs(true[0][0]) <= float(np.finfo(dtype).max)
@@ -163,8 +175,8 @@ def _rows(name: str, samples: int, seed: int, dtype: str) -> Iterator[Row]:
             object=name,
             implementation=key,
             dtype=dtype,
-            sets=samples,
-            beyond=samples - len(value),
+            sets=before,
+            beyond=before - len(value),
             well=int(np.sum(value_condition <= WELL)),
             value=float(np.max(value, initial=0)),
             value_well=float(np.max(value_plain[value_condition <= WELL], initial=0)),
@@ -174,18 +186,7 @@ def _rows(name: str, samples: int, seed: int, dtype: str) -> Iterator[Row]:
         )
 
 
-def _split(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """mpf numbers as sums of two float64, the second of which may be lost where the first is not finite."""
-    mp = mpmath().mp
-    high = rounded(numbers)
-    with mp.workdps(DIGITS + 10):
-        low = rounded(
-            [a - mp.mpf(b) if np.isfinite(b) else mp.mpf(0) for a, b in zip(numbers, high.tolist(), strict=True)]
-        )
-    return high, low
-
-
-def _errors(found: np.ndarray, true: tuple[np.ndarray, np.ndarray], dtype: str) -> np.ndarray:
+def _errors(found: np.ndarray, true: np.ndarray, dtype: str) -> np.ndarray:
     """In units of the last place of ``max(1, |true|)``, or relative to it where ``dtype`` is empty; NaN is infinite."""
     high, low = true
     with np.errstate(all="ignore"):

@@ -11,6 +11,9 @@ values. On top of that, a set in two is bent to one of:
 - ``outweighed`` the one unit on the other side has a weight of exp(-40) to exp(-700);
 - ``alike``      all units the same;
 - ``flat``       every slope at its floor.
+
+A mixture of Gaussians is bent to ``balanced`` (every mean at x, rounded), ``opposed`` (pairs of components on either
+side of x), ``one side``, ``outweighed`` (the one component within reach), ``alike``.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ OBJECTS: dict[str, Object] = {
     "dsf-16": Object("dsf", {}, ((16, 1),)),
     "ddsf": Object("ddsf", {}, ((4, 2), (1, 2), (3, 3), (6, 2), (4, 1))),
     "ddsf-16": Object("ddsf", {}, ((16, 2),)),
+    "mog": Object("mog", {}, ((1, 1), (3, 1), (8, 1))),
 }
 
 
@@ -75,7 +79,7 @@ def draw(name: str, samples: int, seed: int, dtype: str) -> Iterator[Batch]:
             theta = rng.normal(size=(2, n)) * spread
         else:
             d, layers = sizes[index % len(sizes)]
-            theta = _sigmoidal(rng, x, spread, d, layers)
+            theta = _mixture(rng, x, spread, d) if transformer == "mog" else _sigmoidal(rng, x, spread, d, layers)
             if transformer == "ddsf":
                 matrices = _matrices(rng, d, layers)
         yield Batch(x, theta.astype(dtype), [matrix.astype(dtype) for matrix in matrices])
@@ -130,3 +134,26 @@ def _sigmoidal(rng: np.random.Generator, x: np.ndarray, spread: np.ndarray, d: i
         if u is not None:
             u[:, alike] = u[:1, alike]
     return theta
+
+
+def _mixture(rng: np.random.Generator, x: np.ndarray, spread: np.ndarray, k: int) -> np.ndarray:
+    """Raw pseudo-parameters of a mixture of Gaussians: logits, means, log-scales, which are bent to within 8."""
+    n = len(x)
+    theta = rng.normal(size=(3, k, n)) * spread
+    w, mean, raw = theta  # views
+    bent = rng.integers(10, size=n)
+    alike = bent == 4
+    for part in theta:
+        part[:, alike] = part[:1, alike]
+    balanced = bent == 0
+    mean[:, balanced] = x[balanced]
+    opposed, half = bent == 1, k // 2
+    for part, turn in ((w, 1), (mean, -1), (raw, 1)):
+        part[half : 2 * half, opposed] = turn * part[:half, opposed]
+    mean[:, opposed] += x[opposed]
+    one_sided = bent == 2
+    mean[:, one_sided] = x[one_sided] + np.where(x[one_sided] < 0, -1, 1) * np.abs(mean[:, one_sided])
+    outweighed = bent == 3
+    mean[0, outweighed] = x[outweighed]
+    w[0, outweighed] = -rng.uniform(40, 700, int(outweighed.sum()))
+    return theta.reshape(3 * k, n)

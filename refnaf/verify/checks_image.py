@@ -29,10 +29,12 @@ def image(subject: Subject) -> Result:
     start, c = subject.points(_BASES, 45), subject.contexts(_BASES, 45)
     lost = np.zeros((dim, _BASES))  # of each output, or of |z| in row 0
     least, where, reached = np.inf, "", False
-    for ray, output in _rays(subject, pairs):
-        rows = subject.rounded(start[:, None] + _RADII[:, None] * (ray * subject.scale))
-        flat_c = None if c is None else np.repeat(c, len(_RADII), axis=0)
-        z = subject.forward(rows.reshape(-1, dim), flat_c)[0].reshape(_BASES, len(_RADII), dim)
+    rays = _rays(subject, pairs)
+    along = _RADII[:, None] * subject.scale * np.stack([ray for ray, _ in rays])[:, None, None]
+    every = subject.rounded(start[:, None] + along)  # (rays, bases, radii, D), all in one call
+    flat_c = None if c is None else np.tile(np.repeat(c, len(_RADII), axis=0), (len(rays), 1))
+    images = subject.forward(every.reshape(-1, dim), flat_c)[0].reshape(every.shape)
+    for (_, output), rows, z in zip(rays, every, images, strict=True):
         size = np.linalg.norm(z, axis=2) if output is None else np.abs(z[:, :, output])
         for b in range(_BASES):
             usable = np.flatnonzero(np.isfinite(z[b]).all(axis=1))

@@ -71,13 +71,11 @@ def dependencies(subject: Subject) -> np.ndarray:
         x, c = subject.points(n, 33), subject.contexts(n, 33)
         z = subject.forward(x, c)[0]
         limit = 1e3 * noise(subject) * (1 + np.abs(z))
-        depends = np.zeros((dim, dim), bool)
-        for j in range(dim):
-            for move in (0.6, -0.6, 3.0, -3.0):
-                moved = x.copy()
-                moved[:, j] += move * subject.scale[j]
-                after = subject.forward(subject.rounded(moved), c)[0]
-                depends[:, j] |= (~(np.abs(after - z) <= limit)).any(axis=0)
+        moves = np.array([0.6, -0.6, 3.0, -3.0])[:, None, None] * subject.scale * np.eye(dim)
+        moved = subject.rounded(x + moves[:, :, None])  # (moves, coordinates, n, D), all in one call
+        flat_c = None if c is None else np.tile(c, (moves.shape[0] * dim, 1))
+        after = subject.forward(moved.reshape(-1, dim), flat_c)[0].reshape(moved.shape)
+        depends = (~(np.abs(after - z) <= limit)).any(axis=(0, 2)).T
         subject.cache["depends"] = depends
     return subject.cache["depends"]  # type: ignore[no-any-return]
 

@@ -10,7 +10,8 @@ To first order y changes by at most ``e K``, with
 
 and, by the mean value theorem, beyond first order too, if K is the largest in the neighbourhood that the changes reach.
 That is sampled at the point itself and at random corners of it. The condition is ``K / max(1, |y|)``, and the same of
-``log dy/dx``. Of the affine forms the raw scale, the scale, the gate and its complement stand for a and w.
+``log dy/dx``. Of the affine forms the raw scale, the scale, the gate and its complement stand for a and w; of a mixture
+of Gaussians the means for b, and for a its scales, which change like the weights, as exponentials of ``log s``.
 
 Derivatives are autograd's, of the reference in float64: a condition need not be known to more than a few digits.
 """
@@ -22,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from refnaf.reference import affine, ddsf
+from refnaf.reference import affine, ddsf, mixture
 from refnaf.reference._numpy import np as traced
 from refnaf.reference._numpy import value
-from refnaf.reference.stable import slopes
+from refnaf.reference.stable import log_softmax, slopes
 
 #: Corners of the neighbourhood that are tried besides its middle.
 CORNERS = 3
@@ -44,7 +45,8 @@ def conditions(
     from autograd import make_vjp
     from autograd.builtins import tuple as traced_tuple
 
-    function, shapes = (_affine if name == "affine" else _sigmoidal)(x, theta, matrices, options)
+    known = {"affine": _affine, "mog": _mixture}
+    function, shapes = known.get(name, _sigmoidal)(x, theta, matrices, options)
     rng = np.random.default_rng(0)
     worst = [np.zeros(x.shape), np.zeros(x.shape)]
     with np.errstate(all="ignore"):
@@ -101,6 +103,19 @@ def _sigmoidal(x: Any, theta: Any, matrices: Any, options: dict[str, Any]) -> Ch
         return h[0], log_tangent[0]
 
     return function, shapes
+
+
+def _mixture(x: Any, theta: Any, matrices: Any, options: dict[str, Any]) -> Changed:
+    raw_w, mean, raw = np.split(theta, 3)
+    terms = 1 + np.max(raw_w, axis=0) - raw_w
+
+    def function(changes: Any) -> tuple[Any, Any]:
+        e_x, e_mean, e_raw, e_scale, e_w = changes
+        _, _, log_scale = mixture.constrain(traced.concatenate([raw_w, mean, raw * (1 + e_raw)]), **options)
+        log_scale = log_scale + e_scale * (1 + np.abs(value(log_scale)))
+        return mixture.mixture_quantile(x * (1 + e_x), log_softmax(raw_w) + e_w * terms, mean * (1 + e_mean), log_scale)
+
+    return function, [x.shape] + [raw.shape] * 4
 
 
 def _weights(matrix: Any, row: Any, todo: Iterator[Any]) -> Any:

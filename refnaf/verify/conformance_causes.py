@@ -10,9 +10,7 @@ from refnaf.flows.chain import base_log_prob
 from refnaf.verify.conformance_returns import Broken, Skip
 from refnaf.verify.conformance_subject import Subject
 
-MASKS = (
-    "a mask: a degree is off by one, >= and > are exchanged, it is transposed or not applied, or orders are mixed"
-)
+MASKS = "a mask: a degree is off by one, >= and > are exchanged, it is transposed or not applied, or orders are mixed"
 SLOPES = (
     "a slope or a weight of a monotone network that is not kept positive (no softplus or exp on it); or theta_i "
     "depends on x_i itself (a mask that is off by one)"

@@ -9,7 +9,8 @@ import numpy as np
 
 #: Nodes a dimension of the Gauss-Legendre rule in every cell.
 _NODES = 5
-_REACH = 1e6  # in units of the scale
+#: How far cells reach at least and at most, in units of t: to 1e6 and 1e13 scales; and how far beyond the points.
+_REACH, _FARTHEST, _BEYOND = (float(np.arcsinh(r)) for r in (1e6, 1e13, 1e4))
 #: How far the density at a point may exceed its cell's average before the cell is taken to have missed a peak.
 _PEAK = 10.0
 #: A cell with more mass is halved in any case, since a jump close to its edge is seen by no node; D = 1 and 2.
@@ -28,10 +29,11 @@ def integrate(
 ) -> tuple[float, float]:
     """The integral of ``density`` (rows ``(n, D)`` to ``(n,)``, D = 1 or 2) and an error bound.
 
-    The line is taken as ``x = center + scale sinh t``, so that a finite box of t reaches to 1e6 scales. Cells of t are
+    The line is taken as ``x = center + scale sinh t``, so that a finite box of t reaches to 1e6 scales, or 1e4 times as
+    far as the farthest of the ``points`` (rows where the mass is supposed to be), if that is farther. Cells of t are
     halved in every dimension until a cell and its parts agree to ``tolerance``, and until the density at none of the
-    ``points`` (rows where the mass is supposed to be) stands out of its cell as a peak between the nodes would; or else
-    until ``budget`` evaluations are spent, on the worst cells first.
+    points stands out of its cell as a peak between the nodes would; or else until ``budget`` evaluations are spent, on
+    the worst cells first.
     """
     dim = len(center)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -47,10 +49,10 @@ def integrate(
         t = middles[:, None] + widths[:, None] * grid
         return by_t(t.reshape(-1, dim)).reshape(len(middles), -1) @ grid_weights * np.prod(widths, axis=1)
 
-    middles, widths = _first_cells(dim)
+    where = np.zeros((0, dim)) if points is None else np.arcsinh((points - center) / scale)
+    middles, widths = _first_cells(dim, np.clip(np.max(np.abs(where), initial=0) + _BEYOND, _REACH, _FARTHEST))
     coarse = masses(middles, widths)
     suspicion = np.abs(coarse)  # how far the estimate of a cell may be off
-    where = np.zeros((0, dim)) if points is None else np.arcsinh((points - center) / scale)
     heights = by_t(where) if len(where) else np.zeros(0)
     home = _homes(where, middles, widths)
     left = budget - len(middles) * len(grid) - len(where)
@@ -90,9 +92,9 @@ def integrate(
     return total, error
 
 
-def _first_cells(dim: int) -> tuple[np.ndarray, np.ndarray]:
+def _first_cells(dim: int, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Middles and half widths ``(M, D)`` of a regular grid."""
-    reach, count = float(np.arcsinh(_REACH)), 32 if dim == 1 else 12
+    count = int(np.ceil((32 if dim == 1 else 12) * reach / _REACH))
     edges = -reach + (np.arange(count) + 0.5) * 2 * reach / count
     middles = np.stack(np.meshgrid(*[edges] * dim, indexing="ij"), axis=-1).reshape(-1, dim)
     return middles, np.full_like(middles, reach / count)

@@ -3,7 +3,8 @@
 What refnaf computes in float64 is held against this. Nothing of the fast or the stable forms is used: sigmoids,
 softmaxes, logits and derivatives are written as their definitions (:mod:`.oracle_transformers`, :mod:`.oracle_layers`),
 from the flow's own numbers, which are taken exactly, and the working precision is raised until the digits asked for
-are certain (:mod:`.precision`). It needs mpmath: ``pip install "refnaf[verify]"``.
+are certain (:mod:`.precision`). It needs mpmath: ``pip install "refnaf[verify]"``. Where gmpy2 is installed as well,
+mpmath is faster, and :func:`transform` much: see :mod:`.precision_mpfr`.
 
 >>> import refnaf
 >>> from refnaf.verify import oracle
@@ -14,7 +15,9 @@ are certain (:mod:`.precision`). It needs mpmath: ``pip install "refnaf[verify]"
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +27,8 @@ from refnaf.flows.flow import Flow
 from refnaf.verify import oracle_layers, oracle_transformers
 from refnaf.verify.oracle_transformers import Shared
 from refnaf.verify.oracle_values import Params, Value
-from refnaf.verify.precision import exact, mpmath, rounded, settled
+from refnaf.verify.precision import computing_with, exact, mpmath, rounded, settled
+from refnaf.verify.precision_mpfr import mpfr
 
 DIGITS = 50
 
@@ -192,16 +196,36 @@ def transform(
     if name not in oracle_transformers.TRANSFORMERS:
         known = ", ".join(oracle_transformers.TRANSFORMERS)
         raise ValueError(f"the oracle knows the transformers {known}, not {name!r}")
-    equation, shape = oracle_transformers.TRANSFORMERS[name], np.shape(x)
-    points, parameters = exact(x), exact(theta)
-    if parameters.shape[1:] != shape:
-        raise ValueError(f"theta must have shape (P, *{shape}) for an x of shape {shape}, got {parameters.shape}")
+    mpmath()
+    shape = np.shape(x)
+    x, theta = np.asarray(x, np.float64), np.asarray(theta, np.float64)
+    if theta.shape[1:] != shape:
+        raise ValueError(f"theta must have shape (P, *{shape}) for an x of shape {shape}, got {theta.shape}")
+    equation = functools.partial(oracle_transformers.TRANSFORMERS[name], **(options or {}))
+    points, rows = x.reshape(-1), theta.reshape(len(theta), -1).T
+    pairs = _by_mpfr(equation, points, rows, matrices, digits)
     shared = [Shared(exact(matrix)) for matrix in matrices]
-    rows = parameters.reshape(len(parameters), -1).T.tolist()
-    pairs = [
-        settled(lambda p=point, t=row: equation(p, t, shared, **(options or {})), tuple, digits)  # type: ignore[misc]
-        for point, row in zip(points.reshape(-1).tolist(), rows, strict=True)
-    ]
+    for n, pair in enumerate(pairs):
+        if pair is None:
+            point, row = exact(points[n]).item(), exact(rows[n]).tolist()
+            pairs[n] = settled(lambda p=point, t=row: equation(p, t, shared), tuple, digits)  # type: ignore[misc]
     y, log_slope = np.empty(len(pairs), dtype=object), np.empty(len(pairs), dtype=object)
     y[:], log_slope[:] = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     return y.reshape(shape), log_slope.reshape(shape)
+
+
+def _by_mpfr(
+    equation: Callable[..., tuple[Any, Any]], points: np.ndarray, rows: np.ndarray, matrices: Any, digits: int
+) -> list[Any]:
+    """What :func:`transform` finds at each point, in mpf; None where MPFR's range is too small, or without gmpy2."""
+    out: list[Any] = [None] * len(points)
+    mp = mpfr()
+    if mp is None:
+        return out
+    with computing_with(mp), mp.active():
+        shared = [Shared(mp.exact(matrix)) for matrix in matrices]
+        for n, (point, row) in enumerate(zip(mp.exact(points).tolist(), mp.exact(rows).tolist(), strict=True)):
+            with contextlib.suppress(ArithmeticError):
+                pair = settled(lambda p=point, t=row: equation(p, t, shared), tuple, digits)  # type: ignore[misc]
+                out[n] = [mp.to_mpf(number) for number in pair]
+    return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refnaf.verify.precision import mpmath
+from refnaf.verify.precision import arithmetic
 
 #: From here on the asymptotic series stands for mpmath's erfc, which fails from 1e154 on. Its terms fall by the square
 #: of this, until their index is as large as that: far beyond any precision here.
@@ -13,13 +13,13 @@ FAR = 1e8
 
 def log_density(x: Any) -> Any:
     """``log phi(x)``."""
-    mp = mpmath().mp
+    mp = arithmetic()
     return -x * x / 2 - mp.log(2 * mp.pi) / 2
 
 
 def tail(x: Any) -> Any:
     """``Phi(-x) = erfc(x / sqrt 2) / 2``, the mass beyond x; ``phi(x) (1/x - 1/x^3 + 3/x^5 - ...)`` far out."""
-    mp = mpmath().mp
+    mp = arithmetic()
     if x < -FAR:
         return 1 - tail(-x)
     if x <= FAR:
@@ -37,7 +37,7 @@ def quantile(lower: Any, upper: Any) -> Any:
     Newton's method for the logarithm of the smaller one. ``log Phi(-v)`` is concave and falls, and v starts above the
     root, since ``Phi(-v) <= exp(-v^2 / 2) / 2``: in exact arithmetic the steps come down to the root and never pass it.
     """
-    mp = mpmath().mp
+    mp = arithmetic()
     part = min(lower, upper)
     v = mp.sqrt(max(-2 * mp.log(2 * part), 0))
     while True:

@@ -1,9 +1,9 @@
 """The transformers' equations in arbitrary precision, one point at a time, as the paper has them.
 
-Numbers are mpf, at mpmath's current precision; parameters are lists of them. Every function returns ``y`` and
-``log dy/dx``, the latter the logarithm of the derivative as its plain definition gives it. What cancels costs digits:
-callers evaluate through :func:`refnaf.verify.precision.settled`. mpf has no smallest and no largest number, so that
-nothing here under- or overflows.
+Numbers are mpf, or MPFR's, at the current precision of :func:`.precision.arithmetic`; parameters are lists of them.
+Every function returns ``y`` and ``log dy/dx``, the latter the logarithm of the derivative as its plain definition gives
+it. What cancels costs digits: callers evaluate through :func:`refnaf.verify.precision.settled`. mpf has no smallest and
+no largest number, so that nothing here under- or overflows.
 
     DSF        y = logit( sum_j w_j sigmoid(a_j x + b_j) )                (Huang et al. 2018, eq. 8; slides eq. 28)
     DDSF       h' = logit( w sigmoid(a * (u h) + b) ), layer after layer  (eq. 9; slides eq. 29 and 30)
@@ -26,7 +26,7 @@ from refnaf.reference.ddsf import pairs, split
 from refnaf.reference.mean import LEAK
 from refnaf.reference.stable import SLOPE_FLOOR
 from refnaf.verify.oracle_normal import log_density, quantile, tail
-from refnaf.verify.precision import mpmath
+from refnaf.verify.precision import arithmetic
 
 Equation = Callable[..., tuple[Any, Any]]
 
@@ -37,11 +37,11 @@ class Shared:
     def __init__(self, matrix: Any) -> None:
         self.rows = [list(row) for row in np.atleast_2d(matrix)]
         self.shape = (len(self.rows), len(self.rows[0]))
-        self._exp: dict[int, list[list[Any]]] = {}
+        self._exp: dict[int, list[list[Any]]] = {}  # all of one arithmetic, that of the matrix
 
     def softmax_plus(self, row: Sequence[Any]) -> list[list[Any]]:
         """``softmax_j(U_ij + c_j)``, a list a row i."""
-        mp = mpmath().mp
+        mp = arithmetic()
         if mp.prec not in self._exp:
             self._exp[mp.prec] = [[mp.exp(value) for value in values] for values in self.rows]
         weights = [mp.exp(value) for value in row]
@@ -51,34 +51,33 @@ class Shared:
 
 def sigmoid(x: Any) -> Any:
     """``1 / (1 + exp(-x))``."""
-    mp = mpmath().mp
+    mp = arithmetic()
     return 1 / (1 + mp.exp(-x))
 
 
 def _both(x: Any) -> tuple[Any, Any]:
     """``sigmoid(x)`` and ``sigmoid(-x)``, of one exponential."""
-    e = mpmath().mp.exp(-x)
+    e = arithmetic().exp(-x)
     return 1 / (1 + e), e / (1 + e)
 
 
 @functools.cache
-def _offset(floor: float, precision: int) -> Any:
-    """``softplus^-1(1 - f)`` at the current precision, in bits."""
-    mp = mpmath().mp
+def _offset(floor: float, mp: Any, precision: int) -> Any:
+    """``softplus^-1(1 - f)`` at the current precision, in bits, of an arithmetic."""
     return mp.log(mp.expm1(1 - mp.mpf(floor)))
 
 
 def slopes(raw: Any, floor: float = SLOPE_FLOOR) -> Any:
     """``softplus(raw + softplus^-1(1 - f)) + f``."""
-    mp = mpmath().mp
-    return mp.log(1 + mp.exp(raw + _offset(floor, mp.prec))) + mp.mpf(floor)
+    mp = arithmetic()
+    return mp.log(1 + mp.exp(raw + _offset(floor, mp, mp.prec))) + mp.mpf(floor)
 
 
 def _clipped(y: Any, slope: Any, clip: float) -> tuple[Any, Any]:
     """The NAF authors' ``logit(sigmoid(y) (1 - clip) + clip / 2)``; their derivative is low by ``exp(2 clip)``."""
     if clip == 0:
         return y, slope
-    mp = mpmath().mp
+    mp = arithmetic()
     c = mp.mpf(clip)
     plus, minus = sigmoid(y), sigmoid(-y)
     high, low = plus * (1 - c) + c / 2, minus * (1 - c) + c / 2
@@ -90,7 +89,7 @@ def _mixture(p: Sequence[Any], dp: Sequence[Any], w: Sequence[Sequence[Any]]) ->
 
     ``1 - sigmoid(p)`` is ``sigmoid(-p)``: with unbounded exponents both keep all their digits.
     """
-    mp = mpmath().mp
+    mp = arithmetic()
     plus, minus = zip(*[_both(value) for value in p], strict=True)
     moving = [a * b * c for a, b, c in zip(plus, minus, dp, strict=True)]
     out, tangent = [], []
@@ -115,7 +114,7 @@ def dsf(
 
     With a steepness k it is ``logit(sum w sigmoid(k p)) / k``; epsilon is Pyro's, in the derivative only.
     """
-    mp = mpmath().mp
+    mp = arithmetic()
     d, k = len(theta) // 3, mp.mpf(steepness)
     a = [slopes(value, floor) for value in theta[:d]]
     weights = [mp.exp(value) for value in theta[2 * d :]]
@@ -129,7 +128,7 @@ def dsf(
 
 def ddsf(x: Any, theta: Sequence[Any], shared: Sequence[Shared], *, clip: float = 0.0) -> tuple[Any, Any]:
     """Deep dense sigmoidal flow; the chain of Jacobians applied to the tangent 1 of x."""
-    mp = mpmath().mp
+    mp = arithmetic()
     layers = pairs(shared)
     h, tangent = [x], [mp.mpf(1)]
     for (raw_a, b, w, u), (shared_u, shared_w) in zip(
@@ -151,7 +150,7 @@ def ddsf(x: Any, theta: Sequence[Any], shared: Sequence[Shared], *, clip: float 
 
 def bent(raw: Any, how: str = "tanh", limit: Any = LOG_SCALE_BOUND) -> Any:
     """A raw log-scale within its limit: see :func:`refnaf.reference.affine.bend`."""
-    mp = mpmath().mp
+    mp = arithmetic()
     low, bound = (mp.mpf(edge) for edge in limits(limit))
     if how == "tanh":
         return bound * mp.tanh(raw / bound)
@@ -164,7 +163,7 @@ def affine(
     x: Any, theta: Sequence[Any], shared: Sequence[Shared] = (), *, form: str = "exp", **options: Any
 ) -> tuple[Any, Any]:
     """``y = scale x + shift``, and for the gated form ``y = s x + (1 - s) mean``."""
-    mp = mpmath().mp
+    mp = arithmetic()
     shift, raw = theta
     if form == "exp":
         scale = mp.exp(bent(raw, **options))
@@ -195,7 +194,7 @@ def mean(
 
     Of the ELU it is ``T + 1`` that is averaged, which keeps its digits where T is close to -1.
     """
-    mp = mpmath().mp
+    mp = arithmetic()
     if activation not in ("elu", "leakyrelu"):
         raise ValueError(f"the oracle has no equation for a mean under {activation!r}")
     d, eps = len(theta) // 3, mp.mpf(epsilon)
@@ -223,7 +222,7 @@ def mog(x: Any, theta: Sequence[Any], shared: Sequence[Shared] = (), *, floor: f
     With f the mixture's density and phi the standard normal's, ``dy/dx = f(x) / phi(y)``. ``1 - F`` is the same sum of
     the components' other tails.
     """
-    mp = mpmath().mp
+    mp = arithmetic()
     k = len(theta) // 3
     w = [mp.exp(value) for value in theta[:k]]
     total = mp.fsum(w)
@@ -243,7 +242,7 @@ def monotonic(x: Any, theta: Sequence[Any], shared: Sequence[Shared]) -> tuple[A
 
     The first half of a layer's units, with the middle one, are ELUs, the others ``-ELU(-p)``.
     """
-    mp = mpmath().mp
+    mp = arithmetic()
     h, tangent = [x, *theta], [mp.mpf(1)] + [mp.mpf(0)] * len(theta)
     layers = list(zip(shared[::2], shared[1::2], strict=True))
     for k, (matrix, bias) in enumerate(layers):

@@ -7,7 +7,9 @@ of digits the precision is doubled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -33,6 +35,26 @@ def mpmath() -> ModuleType:
     return library
 
 
+#: What stands for mpmath's numbers, within :func:`computing_with`.
+_OTHER: ContextVar[Any] = ContextVar("arithmetic", default=None)
+
+
+def arithmetic() -> Any:
+    """What the equations compute with: ``mpmath.mp``, unless :func:`computing_with` says otherwise."""
+    other = _OTHER.get()
+    return mpmath().mp if other is None else other
+
+
+@contextlib.contextmanager
+def computing_with(other: Any) -> Iterator[None]:
+    """Within it :func:`arithmetic` is another one, that has what is used of ``mpmath.mp`` under the same names."""
+    token = _OTHER.set(other)
+    try:
+        yield
+    finally:
+        _OTHER.reset(token)
+
+
 def exact(array: Any) -> np.ndarray:
     """Float numbers as mpf, without rounding: an array of objects of the same shape."""
     mp = mpmath().mp
@@ -52,10 +74,10 @@ def rounded(array: Any) -> np.ndarray:
 def settled(compute: Callable[[], T], numbers: Callable[[T], Sequence[Any]], digits: int) -> T:
     """What ``compute()`` returns, its ``numbers`` good to ``digits`` significant digits.
 
-    ``compute`` works at mpmath's current precision and is called at more and more of it. Of its numbers mpf are
-    compared; Python's integers are exact. Raises ArithmeticError where that does not end.
+    ``compute`` works at the current precision of :func:`arithmetic` and is called at more and more of it. Its numbers
+    are compared, but for Python's integers, which are exact. Raises ArithmeticError where that does not end.
     """
-    mp = mpmath().mp
+    mp = arithmetic()
     precision, enough = digits + GUARD, digits + GUARD - NOTHING
     while precision <= MOST_DIGITS:
         with mp.workdps(precision):

@@ -31,7 +31,7 @@ def test_it_is_the_quantile_of_the_mixtures_distribution_function():
 
 
 def test_one_component_is_affine():
-    x = np.array([-1e30, -50.0, -1.0, 0.0, 0.3, 7.0, 1e10, 1e30])
+    x = np.array([-1e300, -1e30, -50.0, -1.0, 0.0, 0.3, 7.0, 1e10, 1e30, 1e200, 1e300])
     y, log_slope = mixture.mog(x, np.repeat(_raw([1.0], [0.5], [2.0]), len(x), axis=1))
     np.testing.assert_allclose(y, (x - 0.5) / 2, rtol=1e-14, atol=1e-15)
     np.testing.assert_allclose(log_slope, -np.log(2), rtol=1e-14)
@@ -86,10 +86,30 @@ def test_log_derivatives_are_autograds():
 
 def test_far_out_the_widest_component_decides():
     theta = np.repeat(_raw([0.9, 0.0999, 1e-4], [0.0, 3.0, -2.0], [0.5, 1.0, 4.0]), 4, axis=1)
-    x = np.array([1e10, -1e10, 1e30, -1e30])
-    y, log_slope = mixture.mog(x, theta)
-    np.testing.assert_allclose(y, x / 4, rtol=1e-9)
-    np.testing.assert_allclose(log_slope, -np.log(4), rtol=1e-12)
+    for size in (1e10, 1e30, 1.3e154, 1e155, 1e300):  # from 1.3e154 on squares overflow
+        x = size * np.array([1.0, -1.0, 0.5, -0.5])
+        y, log_slope = mixture.mog(x, theta)
+        np.testing.assert_allclose(y, x / 4, rtol=1e-9)
+        np.testing.assert_allclose(log_slope, -np.log(4), rtol=1e-12)
+        with np.errstate(over="ignore"):  # autograd's own squares
+            slope = elementwise_grad(lambda v: mixture.mog(v, theta)[0])(x)
+        np.testing.assert_allclose(slope, 0.25, rtol=1e-9)
+
+
+def test_what_lies_between_components_too_far_apart_is_finite():
+    """The density there is exp(-1e400): as far down as floats reach, and the noise stands still."""
+    theta = np.repeat(_raw([0.25, 0.75], [-1e200, 1e200], [1.0, 2.0]), 3, axis=1)
+    y, log_slope = mixture.mog(np.array([-1e199, 0.0, 1e199]), theta)
+    np.testing.assert_allclose(y, special.ndtri(0.25), rtol=1e-13)
+    assert np.isfinite(log_slope).all() and (log_slope < -1e307).all()
+
+
+def test_a_component_that_outweighs_another_is_seen_beyond_it():
+    """Where the nearest component's weight is exp(-1e5), another one may still decide."""
+    theta = np.array([[-1e5, 0.0, 3.0, -3.0, 0.0, 0.0]]).T
+    y, log_slope = mixture.mog(np.array([10.0]), theta)
+    np.testing.assert_allclose(y, 13.0, rtol=1e-14)
+    np.testing.assert_allclose(log_slope, 0, atol=1e-13)
 
 
 def test_it_rises_from_end_to_end():

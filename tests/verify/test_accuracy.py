@@ -9,6 +9,7 @@ import pytest
 
 from refnaf.reference import ddsf
 from refnaf.reference import dsf as reference_dsf
+from refnaf.reference import mixture as reference_mixture
 from refnaf.verify import accuracy, accuracy_sets, oracle
 from refnaf.verify.accuracy import IMPLEMENTATIONS, format_report, report
 from refnaf.verify.accuracy_sets import EXPONENTS, OBJECTS, draw
@@ -108,6 +109,25 @@ def test_the_naive_formula_is_not_within_bounds(monkeypatch):
 
     row = _with(monkeypatch, naive)
     assert not row.ok and row.value > 1e6
+
+
+def test_the_condition_of_a_mixture_is_what_changes_do_to_the_value():
+    rng = np.random.default_rng(0)
+    x, theta = rng.normal(size=200), rng.normal(size=(9, 200))
+    condition, slope_condition = conditions("mog", x, theta, [], {}, 2.0**-52)
+    y, log_slope = reference_mixture.mog(x, theta)
+    size = 1e-7
+    for seed in range(20):
+        e_x, *e = np.split(np.random.default_rng(seed).choice([-size, size], (13, 200)), [1, 4, 7, 10])
+        changed = np.concatenate([theta[:6], theta[6:] * (1 + e[2])])
+        log_w, mean, log_scale = reference_mixture.constrain(changed)
+        log_w = log_w + e[0] * (1 + theta[:3].max(axis=0) - theta[:3])
+        log_scale = log_scale + e[3] * (1 + np.abs(log_scale))
+        moved = reference_mixture.mixture_quantile(x * (1 + e_x[0]), log_w, mean * (1 + e[1]), log_scale)
+        assert (np.abs(moved[0] - y) <= 1.01 * size * condition * np.maximum(1, np.abs(y))).all()
+        bound = 1.01 * size * slope_condition * np.maximum(1, np.abs(log_slope))
+        assert (np.abs(moved[1] - log_slope) <= bound).all()
+    assert np.median(condition) < 8
 
 
 def test_the_condition_is_what_changes_do_to_the_value():

@@ -6,25 +6,9 @@ import pytest
 from refnaf.ops import ReferenceOps
 from refnaf.verify.comparison import compare
 from refnaf.verify.signatures import SIGNATURES
-from tests.verify.mistakes import FLOWS, PLANTED
+from tests.verify.mistakes import FLOWS, PLANTED, golden, mistaken
 from tests.verify.port import Port, softplus
 from tests.verify.small_vectors import outputs_of, small, vectors
-
-_MADE = {}
-
-
-def golden(name):
-    """Tensors and header of a flow of FLOWS, made once."""
-    if name not in _MADE:
-        _MADE[name] = vectors(small(**FLOWS[name]), gradients=name == "dsf")
-    tensors, header = _MADE[name]
-    return dict(tensors), header
-
-
-def mistaken(name, **methods):
-    """What somebody gives back who wrote these methods of the port otherwise."""
-    with np.errstate(all="ignore"):
-        return type("Mistaken", (Port,), methods)(*golden(name)).outputs()
 
 
 def causes(name, given):

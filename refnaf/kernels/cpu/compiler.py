@@ -5,8 +5,8 @@ there is no threading layer to start, to oversubscribe, or to lose in a forked c
 number of threads.
 
 Numba's own cache looks at one source file a kernel and misses edits in the functions that it calls. Here compiled code
-lies in a folder named after the contents of all files of the kernels and of the reference: beside them where that can be written, else with
-the user's caches (``NUMBA_CACHE_DIR`` comes first), else nowhere.
+lies in a folder named after the contents of all files of the kernels and of the reference: beside them where that can
+be written, else with the user's caches (``NUMBA_CACHE_DIR`` comes first), else nowhere.
 """
 
 from __future__ import annotations

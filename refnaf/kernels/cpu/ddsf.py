@@ -18,19 +18,22 @@ from refnaf.kernels.array.workspace import Workspace
 from refnaf.kernels.cpu import root
 from refnaf.kernels.cpu.arrays import SMALLEST, plain, widest
 from refnaf.kernels.cpu.compiler import kernel
-from refnaf.kernels.cpu.ddsf_block import BLOCK, brackets, evaluate, prepare, pull_back, scratch
-from refnaf.kernels.cpu.far import LOG_T, H, far_forward, far_vjp
+from refnaf.kernels.cpu.ddsf_block import BLOCK, block_room, brackets, evaluate, prepare, pull_back, pull_room
+from refnaf.kernels.cpu.far import LOG_T, H, far_columns, far_columns_vjp, far_forward, far_scratch
 from refnaf.reference.stable import SLOPE_FLOOR, inverse_softplus
 
 _OFFSET = float(inverse_softplus(1 - SLOPE_FLOOR))
+_U = np.uint64
 
 
 def pack(matrices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Raw matrices ``W_1, U_2, W_2, ...`` one after the other: as they are in float64, then ``E = exp(U - row max)`` in
-    their own dtype, and the transposes of these."""
-    shifted = [np.exp(matrix - np.max(matrix, axis=1, keepdims=True)) for matrix in matrices]
-    raw = np.concatenate([np.ravel(matrix) for matrix in matrices]).astype(np.float64)
-    return raw, np.concatenate([e.ravel() for e in shifted]), np.concatenate([e.T.ravel() for e in shifted])
+    """Raw matrices ``W_1, U_2, W_2, ...`` less their rows' largest entries, one after the other: in float64 as they are,
+    then ``E = exp`` of them in their own dtype, and the transposes of these."""
+    shifted = [matrix - np.max(matrix, axis=1, keepdims=True) for matrix in matrices]
+    e = [np.exp(matrix) for matrix in shifted]
+    less = [m.astype(np.float64) - np.max(m, axis=1, keepdims=True) for m in matrices]
+    raw = np.concatenate([matrix.ravel() for matrix in less])
+    return raw, np.concatenate([part.ravel() for part in e]), np.concatenate([part.T.ravel() for part in e])
 
 
 def supports(options: dict[str, Any]) -> bool:
@@ -51,12 +54,15 @@ def forward(
     Nothing is kept for a VJP without ``keep``; with ``overwrite`` it is kept in theta itself.
     """
     x, theta = plain(x), plain(theta)
-    d, layers = matrices[0].shape[1], (len(matrices) + 1) // 2
+    sizes = _sizes(theta, matrices)
     raw, e, e_t = pack(matrices)
-    y, log_slope = np.empty_like(x), np.empty_like(x)
+    y, log_slope, far = np.empty_like(x), np.empty_like(x), np.zeros(x.shape, np.bool_)
     kept = theta if overwrite or not keep else ws.take(theta.shape, x.dtype)
-    far = np.zeros(x.shape if keep else (1, 1), np.bool_)
-    _forward(x, theta, raw, e, y, log_slope, kept, far, keep, d, layers, _OFFSET, SLOPE_FLOOR, SMALLEST[x.dtype])
+    flat = [a.reshape(-1) for a in (x, theta, y, log_slope, kept, far)]
+    room = block_room(x.dtype, *sizes[2:])
+    if _forward(*flat, e, *room, keep, *sizes, _OFFSET, SLOPE_FLOOR, SMALLEST[x.dtype]):
+        rare = far_scratch(theta.shape[1], sizes[3])
+        far_columns(x, kept, raw, far, y, log_slope, *sizes[2:], _OFFSET, SLOPE_FLOOR, *rare)
     return y, log_slope, (x, kept, far, matrices, raw, e, e_t) if keep else None
 
 
@@ -65,80 +71,93 @@ def vjp(
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Cotangents of y ``(D, N)`` and log dy/dx ``(1 or D, N)`` to those of x, theta and the shared matrices."""
     x, kept, far, matrices, raw, e, e_t = saved
-    d, layers = matrices[0].shape[1], (len(matrices) + 1) // 2
+    sizes = _sizes(kept, matrices)
     grad_x, grad_theta = np.empty_like(x), ws.take(kept.shape, kept.dtype)
     grad_e, grad_raw = np.zeros(len(raw)), np.zeros(len(raw))
-    gy, gl = plain(grad_y), plain(grad_log_slope)
-    _vjp(x, kept, far, raw, e, e_t, gy, gl, grad_x, grad_theta, grad_e, grad_raw, d, layers, _OFFSET, SLOPE_FLOOR)
+    gy, gl = plain(grad_y), plain(np.broadcast_to(grad_log_slope, x.shape))
+    flat = [a.reshape(-1) for a in (x, kept, far, gy, gl, grad_x, grad_theta)]
+    room, back = block_room(x.dtype, *sizes[2:]), pull_room(x.dtype, sizes[2])
+    _vjp(*flat, e, e_t, grad_e, *room, *back, *sizes, SLOPE_FLOOR)
+    if far.any():
+        grads = gy, gl, grad_x, grad_theta, grad_raw
+        rare = far_scratch(kept.shape[1], sizes[3])
+        far_columns_vjp(x, kept, raw, far, *grads, *sizes[2:], _OFFSET, SLOPE_FLOOR, *rare)
     grad_raw += grad_e * e
-    grads, start = [], 0
+    grads_of, start = [], 0
     for matrix in matrices:
         part = grad_raw[start : start + matrix.size].reshape(matrix.shape)
-        grads.append(part.astype(matrix.dtype))
+        grads_of.append(part.astype(matrix.dtype))
         start += matrix.size
-    return grad_x, grad_theta, grads
+    return grad_x, grad_theta, grads_of
 
 
 def inverse(y: np.ndarray, theta: np.ndarray, *matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """y ``(N,)``, theta ``(P, N)`` to x, log dx/dy and the residual ``f(x) - y``, each ``(N,)``."""
     y, theta = plain(y), plain(theta)
-    d, layers = matrices[0].shape[1], (len(matrices) + 1) // 2
+    sizes = _sizes(theta[None], matrices)[1:]
     raw, e, _ = pack(matrices)
-    x, log_slope, residual = np.empty_like(y), np.empty_like(y), np.empty_like(y)
-    eps, least = float(np.finfo(y.dtype).eps), SMALLEST[y.dtype]
-    far = widest(y.dtype)
-    _inverse(y, theta, raw, e, x, log_slope, residual, d, layers, _OFFSET, SLOPE_FLOOR, least, eps, far)
-    return x, log_slope, residual
+    found = np.empty_like(y), np.empty_like(y), np.empty_like(y)
+    state = np.zeros((root.ROWS, BLOCK), y.dtype)
+    limits = SMALLEST[y.dtype], float(np.finfo(y.dtype).eps), widest(y.dtype)
+    room, rare = block_room(y.dtype, *sizes[1:]), far_scratch(len(theta), sizes[2])
+    _inverse(y, theta.reshape(-1), raw, e, *found, state, *room, *sizes, _OFFSET, SLOPE_FLOOR, *limits, *rare)
+    return found
+
+
+def _sizes(theta: np.ndarray, matrices: Sequence[np.ndarray]) -> tuple[int, int, int, int]:
+    """D, N, d and the number of layers."""
+    return len(theta), theta.shape[2], matrices[0].shape[1], (len(matrices) + 1) // 2
 
 
 @kernel
 def _forward(
     x: Any,
     theta: Any,
-    raw: Any,
-    e: Any,
     y: Any,
     log_slope: Any,
     kept: Any,
     far: Any,
+    e: Any,
+    slots: Any,
+    scratch: Any,
+    rows: Any,
     keep: bool,
+    dims: int,
+    count: int,
     d: int,
     layers: int,
     offset: float,
     floor: float,
     smallest: float,
-) -> None:
-    dims, size, count = theta.shape
+) -> bool:
+    """Fills y, log_slope, kept and far; whether any column is far. Arrays are flat."""
     dtype = x.dtype.type
-    slots = np.ones(size * BLOCK, x.dtype)
-    layout = scratch(slots, d, layers)
-    point, values = np.zeros(BLOCK, x.dtype), np.zeros(BLOCK, x.dtype)
-    slopes, least = np.zeros(BLOCK, x.dtype), np.zeros(BLOCK, x.dtype)
-    column, units, outputs = np.empty(size), np.empty((layers, 4, d)), np.empty((layers, 8, d))
+    step = _U(count)
+    size = (4 * layers - 1) * d
+    point, values, slopes, least = rows[0], rows[1], rows[2], rows[3]
+    some = False
     for i in range(dims):
         for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            m = stop - start
-            prepare(theta[i], start, m, slots, least, d, layers, dtype(offset))
+            m = _U(min(BLOCK, count - start))
+            here, raw = _U(i * count + start), _U(i * size * count + start)
+            prepare(theta, raw, step, m, slots, least, d, layers, dtype(offset))
             for n in range(m):
-                point[n] = x[i, start + n]
-            evaluate(point, slots, e, layout, values, slopes, least, d, layers, dtype(floor))
+                point[n] = x[here + n]
+            evaluate(point, slots, e, scratch, values, slopes, least, d, layers, dtype(floor))
             for n in range(m):
-                y[i, start + n], log_slope[i, start + n] = values[n], slopes[n]
+                y[here + n] = values[n]
+                log_slope[here + n] = slopes[n]
+            for n in range(m):
                 if not least[n] >= dtype(smallest):
+                    far[here + n] = some = True
                     for j in range(size):
-                        column[j] = theta[i, j, start + n]
-                        slots[j * BLOCK + n] = theta[i, j, start + n]
-                    far_forward(np.float64(point[n]), column, raw, d, layers, offset, floor, units, outputs)
-                    y[i, start + n] = outputs[layers - 1, H, 0]
-                    log_slope[i, start + n] = outputs[layers - 1, LOG_T, 0]
-                    if keep:
-                        far[i, start + n] = True
+                        slots[_U(j * BLOCK) + n] = theta[raw + _U(j) * step + n]
             if keep:
                 for j in range(size):
-                    row = kept[i, j, start:stop]
+                    out, row = raw + _U(j) * step, _U(j * BLOCK)
                     for n in range(m):
-                        row[n] = slots[j * BLOCK + n]
+                        kept[out + n] = slots[row + n]
+    return some
 
 
 @kernel
@@ -146,69 +165,64 @@ def _vjp(
     x: Any,
     kept: Any,
     far: Any,
-    raw: Any,
-    e: Any,
-    e_t: Any,
     grad_y: Any,
     grad_log_slope: Any,
     grad_x: Any,
     grad_theta: Any,
+    e: Any,
+    e_t: Any,
     grad_e: Any,
-    grad_raw: Any,
+    slots: Any,
+    scratch: Any,
+    rows: Any,
+    down: Any,
+    on_sums: Any,
+    back: Any,
+    own: Any,
+    dims: int,
+    count: int,
     d: int,
     layers: int,
-    offset: float,
     floor: float,
 ) -> None:
-    dims, size, count = kept.shape
+    """Fills grad_x and grad_theta and adds to grad_e. Arrays are flat; a column that is far gets zeros."""
     dtype = x.dtype.type
-    slots = np.ones(size * BLOCK, x.dtype)
-    layout = scratch(slots, d, layers)
-    down, own = np.zeros(2 * d * BLOCK, x.dtype), np.zeros(5 * d * BLOCK, x.dtype)
-    on_sums, back = np.zeros(3 * d * BLOCK, x.dtype), np.zeros(3 * d * BLOCK, x.dtype)
-    point, values = np.zeros(BLOCK, x.dtype), np.zeros(BLOCK, x.dtype)
-    slopes, least, pulled = np.zeros(BLOCK, x.dtype), np.zeros(BLOCK, x.dtype), np.zeros(BLOCK, x.dtype)
-    column, units, outputs = np.empty(size), np.empty((layers, 4, d)), np.empty((layers, 8, d))
-    on_column = np.empty(size)
+    zero, one = dtype(0), dtype(1)
+    step, lanes = _U(count), _U(BLOCK)
+    size = (4 * layers - 1) * d
+    point, values, slopes, least = rows[0], rows[1], rows[2], rows[3]
     for i in range(dims):
-        gl = grad_log_slope[i if len(grad_log_slope) > 1 else 0]
         for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            m = stop - start
-            if m < BLOCK:
-                slots[:] = dtype(1)
-                on_sums[:] = dtype(0)
+            m = _U(min(BLOCK, count - start))
+            here, raw = _U(i * count + start), _U(i * size * count + start)
+            if m < lanes:
+                slots[:] = one
+                on_sums[:] = zero
             for j in range(size):
-                row = kept[i, j, start:stop]
+                out, row = raw + _U(j) * step, _U(j * BLOCK)
                 for n in range(m):
-                    slots[j * BLOCK + n] = row[n]
-            down[: 2 * BLOCK] = dtype(0)
+                    slots[row + n] = kept[out + n]
+            for n in range(lanes):
+                down[n] = zero
+                down[lanes + n] = zero
             for n in range(m):
-                point[n] = x[i, start + n]
-                if far[i, start + n]:
-                    point[n] = dtype(0)
-                    for j in range(size):
-                        slots[j * BLOCK + n] = dtype(1)
-                else:
-                    down[n], down[BLOCK + n] = grad_y[i, start + n], gl[start + n]
-            evaluate(point, slots, e, layout, values, slopes, least, d, layers, dtype(floor))
-            pull_back(slots, e_t, layout, down, pulled, grad_e, on_sums, back, own, m, d, layers, dtype(floor))
+                point[n] = x[here + n]
+                down[n] = grad_y[here + n]
+                down[lanes + n] = grad_log_slope[here + n]
             for n in range(m):
-                grad_x[i, start + n] = pulled[n]
-                if far[i, start + n]:
+                if far[here + n]:
+                    # harmless numbers: their cotangents are zero, and must not become 0 * inf
+                    point[n] = down[n] = down[lanes + n] = zero
                     for j in range(size):
-                        column[j] = kept[i, j, start + n]
-                    far_forward(np.float64(x[i, start + n]), column, raw, d, layers, offset, floor, units, outputs)
-                    g, lam = np.float64(grad_y[i, start + n]), np.float64(gl[start + n])
-                    grad_x[i, start + n] = far_vjp(
-                        column, raw, d, layers, offset, units, outputs, g, lam, on_column, grad_raw
-                    )
-                    for j in range(size):
-                        slots[j * BLOCK + n] = on_column[j]
+                        slots[_U(j * BLOCK) + n] = one
+            evaluate(point, slots, e, scratch, values, slopes, least, d, layers, dtype(floor))
+            pull_back(slots, e_t, scratch, down, values, grad_e, on_sums, back, own, m, d, layers, dtype(floor))
+            for n in range(m):
+                grad_x[here + n] = values[n]
             for j in range(size):
-                row = grad_theta[i, j, start:stop]
+                out, row = raw + _U(j) * step, _U(j * BLOCK)
                 for n in range(m):
-                    row[n] = slots[j * BLOCK + n]
+                    grad_theta[out + n] = slots[row + n]
 
 
 @kernel
@@ -220,6 +234,11 @@ def _inverse(
     x: Any,
     log_slope: Any,
     residual: Any,
+    state: Any,
+    slots: Any,
+    scratch: Any,
+    rows: Any,
+    count: int,
     d: int,
     layers: int,
     offset: float,
@@ -227,33 +246,31 @@ def _inverse(
     smallest: float,
     eps: float,
     widest: float,
+    column: Any,
+    units: Any,
+    outputs: Any,
 ) -> None:
-    size, count = theta.shape
     dtype = y.dtype.type
-    slots = np.ones(size * BLOCK, y.dtype)
-    layout = scratch(slots, d, layers)
-    values, slopes, least = np.zeros(BLOCK, y.dtype), np.zeros(BLOCK, y.dtype), np.zeros(BLOCK, y.dtype)
-    state = np.zeros((root.ROWS, BLOCK), y.dtype)
-    column, units, outputs = np.empty(size), np.empty((layers, 4, d)), np.empty((layers, 8, d))
+    step = _U(count)
+    values, slopes, least = rows[1], rows[2], rows[3]
     for start in range(0, count, BLOCK):
-        stop = min(start + BLOCK, count)
-        m = stop - start
-        ys = y[start:stop]
-        prepare(theta, start, m, slots, least, d, layers, dtype(offset))
-        brackets(ys, theta, start, m, slots, state[root.LOW], state[root.HIGH], d, layers, dtype(floor))
+        m = min(BLOCK, count - start)
+        ys, here = y[start : start + m], _U(start)
+        prepare(theta, here, step, _U(m), slots, least, d, layers, dtype(offset))
+        brackets(ys, m, slots, state[root.LOW], state[root.HIGH], d, layers, dtype(floor))
         root.start(state, ys, m, dtype(eps), dtype(widest))
-        left, step = m, 0
-        while left > 0 and step < root.ALL_STEPS:
-            evaluate(state[root.POINT], slots, e, layout, values, slopes, least, d, layers, dtype(floor))
+        left, steps = m, 0
+        while left > 0 and steps < root.ALL_STEPS:
+            evaluate(state[root.POINT], slots, e, scratch, values, slopes, least, d, layers, dtype(floor))
             for n in range(m):
                 if state[root.DONE, n] == 0 and not least[n] >= dtype(smallest):
-                    for j in range(size):
-                        column[j] = theta[j, start + n]
+                    for j in range(len(column)):
+                        column[j] = theta[here + _U(j) * step + _U(n)]
                     at = np.float64(state[root.POINT, n])
                     far_forward(at, column, raw, d, layers, offset, floor, units, outputs)
                     values[n], slopes[n] = outputs[layers - 1, H, 0], outputs[layers - 1, LOG_T, 0]
-            left = root.advance(state, ys, values, slopes, m, step, dtype(eps))
-            step += 1
+            left = root.advance(state, ys, values, slopes, m, steps, dtype(eps))
+            steps += 1
         for n in range(m):
             x[start + n] = state[root.ROOT, n]
             log_slope[start + n] = -state[root.LOG_SLOPE, n]

@@ -2,7 +2,7 @@
 
 Everything is flat: rows of ``BLOCK`` samples, of which the last are padding in a block that is not full (any finite
 numbers forwards, zeros backwards). ``slots`` has a row for each pseudo-parameter, in its place in theta. Of each layer
-and unit, the arrays of a scratch (:func:`scratch`) hold these rows:
+and unit, the arrays of a scratch (:func:`block_room`) hold these rows:
 
     inner   v and v'                                mixed   e^c h, e^c t, e^c
     units   w s(p), w s(-p), w q p', s(p), s(-p)    sums_u  E_U times these
@@ -65,15 +65,7 @@ def _product(matrix: Any, at: int, rows: int, cols: int, source: Any, step: int,
                 out[o + _R9 + n] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
     for i in range(rows):
         o = _row(3 * i)
-        if i >= rows - rows % 4:
-            for j in range(0, cols - cols % 4, 4):
-                m = at + i * cols + j
-                a0, a1, a2, a3 = matrix[m], matrix[m + 1], matrix[m + 2], matrix[m + 3]
-                s0, s1 = _row(j * step), _row((j + 1) * step)
-                s2, s3 = _row((j + 2) * step), _row((j + 3) * step)
-                for n in range(_THREE):
-                    out[o + n] += a0 * source[s0 + n] + a1 * source[s1 + n] + a2 * source[s2 + n] + a3 * source[s3 + n]
-        for j in range(cols - cols % 4, cols):
+        for j in range(0 if i >= rows - rows % 4 else cols - cols % 4, cols):
             factor, s = matrix[at + i * cols + j], _row(j * step)
             for n in range(_THREE):
                 out[o + n] += factor * source[s + n]
@@ -121,51 +113,48 @@ def _outer(left: Any, rows: int, right: Any, step: int, cols: int, grad: Any, at
 
 
 @part
-def _exponentials(theta: Any, start: int, m: int, slots: Any, top: Any, row: int, d: int) -> None:
+def _exponentials(theta: Any, raw: Any, step: Any, m: Any, slots: Any, top: Any, row: int, d: int) -> None:
     """``exp(raw - max)`` of d rows."""
-    for j in range(d):
-        raw = theta[row + j, start : start + m]
+    for j in range(row, row + d):
+        at = raw + _U(j) * step
         for n in range(m):
-            top[n] = raw[n] if j == 0 or raw[n] > top[n] else top[n]
-    for j in range(d):
-        raw, out = theta[row + j, start : start + m], slots[(row + j) * BLOCK : (row + j) * BLOCK + m]
+            top[n] = theta[at + n] if j == row or theta[at + n] > top[n] else top[n]
+    for j in range(row, row + d):
+        at, out = raw + _U(j) * step, _row(j)
         for n in range(m):
-            out[n] = exp_negative(raw[n] - top[n])
+            slots[out + n] = exp_negative(theta[at + n] - top[n])
 
 
 @kernel
-def prepare(theta: Any, start: int, m: int, slots: Any, top: Any, d: int, layers: int, offset: Any) -> None:
-    """Raw theta ``(P, N)`` from sample ``start`` on to softplus(a), b, ``exp(w - max)`` and ``exp(u - max)``."""
-    one = slots.dtype.type(1)
-    if m < BLOCK:
-        slots[:] = one
+def prepare(theta: Any, raw: Any, step: Any, m: Any, slots: Any, top: Any, d: int, layers: int, offset: Any) -> None:
+    """Raw theta, flat, its rows a step apart, to softplus(a), b, ``exp(w - max)`` and ``exp(u - max)``."""
+    if m < _LANES:
+        slots[:] = slots.dtype.type(1)
     row = 0
     for k in range(layers):
         for j in range(row, row + d):
-            raw, out = theta[j, start : start + m], slots[j * BLOCK : j * BLOCK + m]
+            at, out = raw + _U(j) * step, _row(j)
             for n in range(m):
-                out[n] = softplus(raw[n] + offset)
-            raw, out = theta[j + d, start : start + m], slots[(j + d) * BLOCK : (j + d) * BLOCK + m]
+                slots[out + n] = softplus(theta[at + n] + offset)
+            at, out = raw + _U(j + d) * step, _row(j + d)
             for n in range(m):
-                out[n] = raw[n]
-        _exponentials(theta, start, m, slots, top, row + 2 * d, d)
+                slots[out + n] = theta[at + n]
+        _exponentials(theta, raw, step, m, slots, top, row + 2 * d, d)
         if k > 0:
-            _exponentials(theta, start, m, slots, top, row + 3 * d, d)
+            _exponentials(theta, raw, step, m, slots, top, row + 3 * d, d)
         row += 4 * d if k > 0 else 3 * d
 
 
-@part
-def scratch(slots: Any, d: int, layers: int) -> Any:
-    """``inner, mixed, sums_u, units, sums_w, out``: a row of numbers for each layer."""
-    dtype = slots.dtype
-    return (
-        np.zeros((layers, 2 * d * BLOCK), dtype),
-        np.zeros((layers, 3 * d * BLOCK), dtype),
-        np.zeros((layers, 3 * d * BLOCK), dtype),
-        np.zeros((layers, 5 * d * BLOCK), dtype),
-        np.zeros((layers, 3 * d * BLOCK), dtype),
-        np.zeros((layers, 2 * d * BLOCK), dtype),
-    )
+def block_room(dtype: np.dtype, d: int, layers: int) -> tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray]:
+    """``slots``; the scratch ``inner, mixed, sums_u, units, sums_w, out``, a row of numbers for each layer; and rows of
+    samples for x, y, log dy/dx and the least sum. They come from here: to allocate them would take long to compile."""
+    scratch = tuple(np.zeros((layers, rows * d * BLOCK), dtype) for rows in (2, 3, 3, 5, 3, 2))
+    return np.ones((4 * layers - 1) * d * BLOCK, dtype), scratch, np.zeros((4, BLOCK), dtype)
+
+
+def pull_room(dtype: np.dtype, d: int) -> tuple[np.ndarray, ...]:
+    """``down, on_sums, back, own`` of :func:`pull_back`."""
+    return tuple(np.zeros(rows * d * BLOCK, dtype) for rows in (2, 3, 3, 5))
 
 
 @kernel
@@ -253,7 +242,7 @@ def pull_back(
     on_sums: Any,
     back: Any,
     own: Any,
-    m: int,
+    m: Any,
     d: int,
     layers: int,
     floor: Any,
@@ -265,7 +254,6 @@ def pull_back(
     """
     zero, one = slots.dtype.type(0), slots.dtype.type(1)
     at, row = len(e_t), len(slots) // BLOCK
-    full = _U(m)
     for n in range(_LANES):
         grad_x[n] = zero
     for k in range(layers - 1, -1, -1):
@@ -276,7 +264,7 @@ def pull_back(
         at -= outs * d
         for i in range(outs):
             s, up = _row(3 * i), _row(2 * i)
-            for n in range(full):
+            for n in range(m):
                 on_h, on_t = down[up + n], down[up + _R1 + n]
                 s_plus, s_minus, mass = sums_w[s + n], sums_w[s + _R1 + n], sums_w[s + _R2 + n]
                 shared = on_t / (s_plus + s_minus)
@@ -316,7 +304,7 @@ def pull_back(
             at -= d * d
             for j in range(d):
                 s, u, v = _row(3 * j), _row(5 * j), _row(2 * j)
-                for n in range(full):
+                for n in range(m):
                     inverse = one / sums_u[s + _R2 + n]
                     on_v, on_dv = own[u + _R3 + n] * inverse, own[u + _R4 + n] * inverse
                     on_sums[s + n] = on_v
@@ -335,11 +323,9 @@ def pull_back(
 
 
 @kernel
-def brackets(
-    y: Any, theta: Any, start: int, m: int, slots: Any, low: Any, high: Any, d: int, layers: int, floor: Any
-) -> None:
+def brackets(y: Any, m: int, slots: Any, low: Any, high: Any, d: int, layers: int, floor: Any) -> None:
     """An interval for each x with ``ddsf(x) = y``: from the last layer to the first (the reference's ``bracket``)."""
-    row = len(theta)
+    row = len(slots) // BLOCK
     for n in range(m):
         low[n], high[n] = y[n], y[n]
     for k in range(layers - 1, -1, -1):

@@ -5,8 +5,9 @@ first-level cache. What the VJP needs may overwrite the raw pseudo-parameters: f
 with the sign of p, and ``exp(w - max)``, from which backward has everything with one exponential a unit. A column whose
 sums would underflow keeps its raw numbers and is done by :mod:`.far`.
 
-A loop that a compiler is to make vector instructions of may write through few pointers; hence one scratch array with
-rows at fixed offsets, and copies out of it.
+A loop that a compiler is to make vector instructions of may write through few pointers, at unsigned places: hence flat
+arrays, and one scratch array with rows at fixed offsets, from which results are copied. Scratch comes from the caller:
+to allocate it would take a second to compile.
 """
 
 from __future__ import annotations
@@ -21,14 +22,13 @@ from refnaf.kernels.cpu import root
 from refnaf.kernels.cpu.arrays import SMALLEST, plain, widest
 from refnaf.kernels.cpu.compiler import kernel, part
 from refnaf.kernels.cpu.elementary import exp_negative, expm1_negative, log, softplus
-from refnaf.kernels.cpu.far import LOG_T, H, far_forward, far_vjp
+from refnaf.kernels.cpu.far import LOG_T, H, far_columns, far_columns_vjp, far_forward, far_scratch
 from refnaf.reference.stable import SLOPE_FLOOR, inverse_softplus
 
 #: Samples a block, and offsets of the scratch's rows.
-BLOCK = 64
-#: In place of S+: the column is one for the log domain.
-FAR = -1.0
-_B2, _B3, _B4, _B5 = (k * BLOCK for k in range(2, 6))
+BLOCK = 128
+_U = np.uint64
+_R1, _R2, _R3, _R4, _R5 = (_U(k * BLOCK) for k in range(1, 6))
 
 
 def supports(options: dict[str, Any]) -> bool:
@@ -50,21 +50,33 @@ def forward(
     Nothing is kept for a VJP without ``keep``; with ``overwrite`` it is kept in theta itself.
     """
     x, theta = plain(x), plain(theta)
-    y, log_slope = np.empty_like(x), np.empty_like(x)
+    dims, size, count = theta.shape
+    y, log_slope, far = np.empty_like(x), np.empty_like(x), np.zeros(x.shape, np.bool_)
     kept = theta if overwrite or not keep else ws.take(theta.shape, x.dtype)
     sums = ws.take((3, *x.shape) if keep else (3, 0, 0), x.dtype)
-    _forward(x, theta, y, log_slope, kept, sums, keep, inverse_softplus(1 - floor), floor, SMALLEST[x.dtype])
-    return y, log_slope, (x, kept, sums, floor) if keep else None
+    work, slots = np.empty(5 * BLOCK, x.dtype), np.empty(size * BLOCK, x.dtype)
+    offset = float(inverse_softplus(1 - floor))
+    flat = [a.reshape(-1) for a in (x, theta, y, log_slope, kept, sums, far)]
+    if _forward(*flat, work, slots, keep, dims, size // 3, count, offset, floor, SMALLEST[x.dtype]):
+        far_columns(x, kept, np.zeros(size // 3), far, y, log_slope, size // 3, 1, offset, floor, *far_scratch(size, 1))
+    return y, log_slope, (x, kept, sums, far, floor) if keep else None
 
 
 def vjp(
     saved: Any, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Workspace
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Cotangents of y ``(D, N)`` and log dy/dx ``(1 or D, N)`` to those of x ``(D, N)`` and theta ``(D, 3 d, N)``."""
-    x, kept, sums, floor = saved
+    x, kept, sums, far, floor = saved
+    dims, size, count = kept.shape
     grad_x, grad_theta = np.empty_like(x), ws.take(kept.shape, kept.dtype)
-    grads = plain(grad_y), plain(grad_log_slope), grad_x, grad_theta
-    _vjp(x, kept, sums, *grads, inverse_softplus(1 - floor), floor)
+    gy, gl = plain(grad_y), plain(np.broadcast_to(grad_log_slope, x.shape))
+    work = np.empty(9 * BLOCK, x.dtype)
+    flat = [a.reshape(-1) for a in (x, kept, sums, gy, gl, grad_x, grad_theta)]
+    _vjp(*flat, work, dims, size // 3, count, floor)
+    if far.any():
+        offset, none = float(inverse_softplus(1 - floor)), np.zeros(size // 3)
+        grads = gy, gl, grad_x, grad_theta, none.copy()
+        far_columns_vjp(x, kept, none, far, *grads, size // 3, 1, offset, floor, *far_scratch(size, 1))
     return grad_x, grad_theta, []
 
 
@@ -73,17 +85,46 @@ def inverse(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """y ``(N,)``, theta ``(3 d, N)`` to x, log dx/dy and the residual ``f(x) - y``, each ``(N,)``."""
     y, theta = plain(y), plain(theta)
+    size, count = theta.shape
     x, log_slope, residual = np.empty_like(y), np.empty_like(y), np.empty_like(y)
-    offset, least = inverse_softplus(1 - floor), SMALLEST[y.dtype]
-    eps = float(np.finfo(y.dtype).eps)
-    _inverse(y, theta, x, log_slope, residual, offset, floor, least, eps, widest(y.dtype))
+    offset, eps = float(inverse_softplus(1 - floor)), float(np.finfo(y.dtype).eps)
+    work, slots = np.zeros(6 * BLOCK, y.dtype), np.zeros(size * BLOCK, y.dtype)
+    state = np.empty((root.ROWS, BLOCK), y.dtype)
+    found = theta.reshape(-1), x, log_slope, residual, work, slots, state
+    limits = offset, floor, SMALLEST[y.dtype], eps, widest(y.dtype)
+    _inverse(y, *found, np.zeros(size // 3), size // 3, count, *limits, *far_scratch(size, 1))
     return x, log_slope, residual
 
 
 @part
-def _far(x: Any, raw: Any, offset: float, floor: float, units: Any, outputs: Any) -> None:
-    d = len(raw) // 3
-    far_forward(np.float64(x), raw, np.zeros(d), d, 1, offset, floor, units, outputs)
+def _largest(theta: Any, at: Any, rows: int, step: Any, m: Any, work: Any) -> None:
+    """The largest of so many rows, a step apart, into the first of ``work``."""
+    for j in range(rows):
+        raw = at + _U(j) * step
+        for n in range(m):
+            work[n] = theta[raw + n] if j == 0 or theta[raw + n] > work[n] else work[n]
+
+
+@part
+def _add(work: Any, slots: Any, at: Any, signed: bool, m: Any) -> None:
+    """A unit's part of S+, S- and M, for x in the fifth row of ``work`` and softplus + floor, b, w in ``slots``.
+
+    With ``signed``, ``exp(-|p|)`` with the sign of p takes the place of b.
+    """
+    one, zero = work.dtype.type(1), work.dtype.type(0)
+    for n in range(m):
+        a, w = slots[at + n], slots[at + _R2 + n]
+        p = a * work[_R4 + n] + slots[at + _R1 + n]
+        e = exp_negative(-abs(p))
+        r = one / (one + e)
+        small = e * r
+        plus = r if p >= zero else small
+        minus = small if p >= zero else r
+        work[_R1 + n] += w * plus
+        work[_R2 + n] += w * minus
+        work[_R3 + n] += w * (plus * minus) * a
+        if signed:
+            slots[at + _R1 + n] = math.copysign(e, p)
 
 
 @kernel
@@ -94,75 +135,64 @@ def _forward(
     log_slope: Any,
     kept: Any,
     sums: Any,
+    far: Any,
+    work: Any,
+    slots: Any,
     keep: bool,
+    dims: int,
+    d: int,
+    count: int,
     offset: float,
     floor: float,
     smallest: float,
-) -> None:
-    dims, size, count = theta.shape
-    d = size // 3
+) -> bool:
+    """Fills y, log_slope, kept, sums and far; whether any column is far. Arrays are flat."""
     dtype = x.dtype.type
-    one, zero, shift, least_slope, least = dtype(1), dtype(0), dtype(offset), dtype(floor), dtype(smallest)
-    # rows of work: max, S+, S-, M, x; of slots, for each unit: softplus, signed e, w
-    work, slots = np.empty(_B5, x.dtype), np.empty(size * BLOCK, x.dtype)
-    raw, units, outputs = np.empty(size), np.empty((1, 4, d)), np.empty((1, 8, d))
+    zero, shift, least_slope, least = dtype(0), dtype(offset), dtype(floor), dtype(smallest)
+    units, step, whole = _U(d), _U(count), _U(dims * count)
+    some = False
+    # rows of work: max, S+, S-, M, x; of slots, for each unit: softplus, b or signed e, w
     for i in range(dims):
         for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            m = stop - start
-            xs, raw_w = x[i, start:stop], theta[i, 2 * d, start:stop]
+            m = _U(min(BLOCK, count - start))
+            here = _U(i * count + start)
+            raw = _U(3 * i * d * count + start)
+            _largest(theta, raw + _U(2) * units * step, d, step, m, work)
             for n in range(m):
-                work[n] = raw_w[n]
-                work[BLOCK + n] = zero
-                work[_B2 + n] = zero
-                work[_B3 + n] = zero
-                work[_B4 + n] = xs[n]
-            for j in range(1, d):
-                raw_w = theta[i, 2 * d + j, start:stop]
-                for n in range(m):
-                    work[n] = raw_w[n] if raw_w[n] > work[n] else work[n]
+                work[_R1 + n] = zero
+                work[_R2 + n] = zero
+                work[_R3 + n] = zero
+                work[_R4 + n] = x[here + n]
             for j in range(d):
-                raw_a, raw_b = theta[i, j, start:stop], theta[i, d + j, start:stop]
-                raw_w = theta[i, 2 * d + j, start:stop]
-                at = 3 * j * BLOCK
+                at, a = _U(3 * j * BLOCK), raw + _U(j) * step
+                b, w = a + units * step, a + _U(2) * units * step
+                # one function a loop: the constants of several fill the registers
                 for n in range(m):
-                    soft = softplus(raw_a[n] + shift)
-                    a = soft + least_slope
-                    w = exp_negative(raw_w[n] - work[n])
-                    p = a * work[_B4 + n] + raw_b[n]
-                    e = exp_negative(-abs(p))
-                    r = one / (one + e)
-                    small = e * r
-                    plus = r if p >= zero else small
-                    minus = small if p >= zero else r
-                    work[BLOCK + n] += w * plus
-                    work[_B2 + n] += w * minus
-                    work[_B3 + n] += w * (plus * minus) * a
-                    slots[at + n] = soft
-                    slots[at + BLOCK + n] = math.copysign(e, p)
-                    slots[at + _B2 + n] = w
-            ys, logs = y[i, start:stop], log_slope[i, start:stop]
+                    slots[at + n] = softplus(theta[a + n] + shift) + least_slope
+                for n in range(m):
+                    slots[at + _R1 + n] = theta[b + n]
+                for n in range(m):
+                    slots[at + _R2 + n] = exp_negative(theta[w + n] - work[n])
+                _add(work, slots, at, True, m)
             for n in range(m):
-                s_plus, s_minus, mass = work[BLOCK + n], work[_B2 + n], work[_B3 + n]
-                ys[n] = log(s_plus / s_minus)
-                logs[n] = log((mass / s_plus) * ((s_plus + s_minus) / s_minus))
+                s_plus, s_minus, mass = work[_R1 + n], work[_R2 + n], work[_R3 + n]
+                y[here + n] = log(s_plus / s_minus)
+                log_slope[here + n] = log((mass / s_plus) * ((s_plus + s_minus) / s_minus))
             for n in range(m):
-                if not min(work[BLOCK + n], work[_B2 + n], work[_B3 + n]) >= least:
-                    for j in range(size):
-                        raw[j] = theta[i, j, start + n]
-                        slots[(3 * (j % d) + j // d) * BLOCK + n] = theta[i, j, start + n]
-                    _far(x[i, start + n], raw, offset, floor, units, outputs)
-                    ys[n], logs[n] = outputs[0, H, 0], outputs[0, LOG_T, 0]
-                    work[BLOCK + n] = FAR
+                if not min(work[_R1 + n], work[_R2 + n], work[_R3 + n]) >= least:
+                    far[here + n] = some = True
+                    for j in range(3 * d):
+                        slots[_U((3 * (j % d) + j // d) * BLOCK) + n] = theta[raw + _U(j) * step + n]
             if keep:
                 for k in range(3):
-                    row = sums[k, i, start:stop]
+                    row, out = _U((k + 1) * BLOCK), here + _U(k) * whole
                     for n in range(m):
-                        row[n] = work[(k + 1) * BLOCK + n]
+                        sums[out + n] = work[row + n]
                     for j in range(d):
-                        row, at = kept[i, k * d + j, start:stop], (3 * j + k) * BLOCK
+                        out, row = raw + _U(k * d + j) * step, _U((3 * j + k) * BLOCK)
                         for n in range(m):
-                            row[n] = slots[at + n]
+                            kept[out + n] = slots[row + n]
+    return some
 
 
 @kernel
@@ -174,69 +204,58 @@ def _vjp(
     grad_log_slope: Any,
     grad_x: Any,
     grad_theta: Any,
-    offset: float,
+    work: Any,
+    dims: int,
+    d: int,
+    count: int,
     floor: float,
 ) -> None:
-    dims, size, count = kept.shape
-    d = size // 3
+    """Fills grad_x and grad_theta. Arrays are flat; of a column that is far the result has no meaning."""
     dtype = x.dtype.type
     one, zero, least_slope = dtype(1), dtype(0), dtype(floor)
-    # rows of work: x, cA, cB, cM, l / W, dx; of slots: the cotangents of a unit's a, b, w
-    work, slots = np.empty(6 * BLOCK, x.dtype), np.empty(3 * BLOCK, x.dtype)
-    raw, units, outputs = np.empty(size), np.empty((1, 4, d)), np.empty((1, 8, d))
-    column, none = np.empty(size), np.zeros(d)
+    units, step, whole = _U(d), _U(count), _U(dims * count)
+    # rows of work: x, cA, cB, cM, l / W, dx, and the cotangents of a unit's a, b, w
+    row_a, row_b, row_w = _U(6 * BLOCK), _U(7 * BLOCK), _U(8 * BLOCK)
     for i in range(dims):
         for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            m = stop - start
-            xs, gs = x[i, start:stop], grad_y[i, start:stop]
-            ls = grad_log_slope[i if len(grad_log_slope) > 1 else 0, start:stop]
-            s_plus, s_minus, mass = sums[0, i, start:stop], sums[1, i, start:stop], sums[2, i, start:stop]
+            m = _U(min(BLOCK, count - start))
+            here = _U(i * count + start)
+            raw = _U(3 * i * d * count + start)
             for n in range(m):
-                work[n] = xs[n]
-                work[BLOCK + n] = (gs[n] - ls[n]) / s_plus[n]
-                work[_B2 + n] = (gs[n] + ls[n]) / s_minus[n]
-                work[_B3 + n] = ls[n] / mass[n]
-                work[_B4 + n] = ls[n] / (s_plus[n] + s_minus[n])
-                work[_B5 + n] = zero
+                s_plus, s_minus, mass = sums[here + n], sums[here + whole + n], sums[here + whole + whole + n]
+                g, lam = grad_y[here + n], grad_log_slope[here + n]
+                work[n] = x[here + n]
+                work[_R1 + n] = (g - lam) / s_plus
+                work[_R2 + n] = (g + lam) / s_minus
+                work[_R3 + n] = lam / mass
+                work[_R4 + n] = lam / (s_plus + s_minus)
+                work[_R5 + n] = zero
             for j in range(d):
-                softs, signed, weights = (
-                    kept[i, j, start:stop],
-                    kept[i, d + j, start:stop],
-                    kept[i, 2 * d + j, start:stop],
-                )
+                ra = raw + _U(j) * step
+                rb, rw = ra + units * step, ra + _U(2) * units * step
                 for n in range(m):
-                    a = softs[n] + least_slope
-                    w = weights[n]
-                    e = abs(signed[n])
+                    a, w, signed = kept[ra + n], kept[rw + n], kept[rb + n]
+                    e = abs(signed)
                     r = one / (one + e)
                     small = e * r
-                    above = math.copysign(one, signed[n]) > zero
+                    above = math.copysign(one, signed) > zero
                     plus = r if above else small
                     minus = small if above else r
-                    c_plus, c_minus, c_mass = work[BLOCK + n], work[_B2 + n], work[_B3 + n]
+                    c_plus, c_minus, c_mass = work[_R1 + n], work[_R2 + n], work[_R3 + n]
                     wq = w * (plus * minus)
                     on_p = wq * (c_plus + c_minus + c_mass * a * (minus - plus))
-                    slots[n] = (on_p * work[n] + wq * c_mass) * -expm1_negative(-softs[n])
-                    slots[BLOCK + n] = on_p
-                    slots[_B2 + n] = w * (plus * c_plus - minus * c_minus + work[_B4 + n]) + wq * a * c_mass
-                    work[_B5 + n] += on_p * a
-                for k in range(3):
-                    out = grad_theta[i, k * d + j, start:stop]
-                    for n in range(m):
-                        out[n] = slots[k * BLOCK + n]
-            out = grad_x[i, start:stop]
+                    work[row_a + n] = on_p * work[n] + wq * c_mass
+                    work[row_b + n] = on_p
+                    work[row_w + n] = w * (plus * c_plus - minus * c_minus + work[_R4 + n]) + wq * a * c_mass
+                    work[_R5 + n] += on_p * a
+                for n in range(m):
+                    grad_theta[ra + n] = work[row_a + n] * -expm1_negative(least_slope - kept[ra + n])
+                for n in range(m):
+                    grad_theta[rb + n] = work[row_b + n]
+                for n in range(m):
+                    grad_theta[rw + n] = work[row_w + n]
             for n in range(m):
-                out[n] = work[_B5 + n]
-            for n in range(m):
-                if s_plus[n] == FAR:
-                    for j in range(size):
-                        raw[j] = kept[i, j, start + n]
-                    _far(xs[n], raw, offset, floor, units, outputs)
-                    g, lam = np.float64(gs[n]), np.float64(ls[n])
-                    out[n] = far_vjp(raw, none, d, 1, offset, units, outputs, g, lam, column, none.copy())
-                    for j in range(size):
-                        grad_theta[i, j, start + n] = column[j]
+                grad_x[here + n] = work[_R5 + n]
 
 
 @kernel
@@ -246,75 +265,65 @@ def _inverse(
     x: Any,
     log_slope: Any,
     residual: Any,
+    work: Any,
+    slots: Any,
+    state: Any,
+    matrices: Any,
+    d: int,
+    count: int,
     offset: float,
     floor: float,
     smallest: float,
     eps: float,
     widest: float,
+    column: Any,
+    units: Any,
+    outputs: Any,
 ) -> None:
-    size, count = theta.shape
-    d = size // 3
     dtype = y.dtype.type
-    one, zero, shift, least_slope, least = dtype(1), dtype(0), dtype(offset), dtype(floor), dtype(smallest)
-    # rows of work: max or x, S+, S-, M; of slots, for each unit: a, b, w
-    work, slots = np.zeros(_B4, y.dtype), np.zeros(size * BLOCK, y.dtype)
-    state = np.empty((root.ROWS, BLOCK), y.dtype)
-    values, slopes = np.empty(BLOCK, y.dtype), np.empty(BLOCK, y.dtype)
-    raw, units, outputs = np.empty(size), np.empty((1, 4, d)), np.empty((1, 8, d))
+    zero, shift, least_slope, least = dtype(0), dtype(offset), dtype(floor), dtype(smallest)
+    step, lanes = _U(count), _U(BLOCK)
     for start in range(0, count, BLOCK):
-        stop = min(start + BLOCK, count)
-        m = stop - start
-        ys = y[start:stop]
-        for j in range(d):
-            raw_w = theta[2 * d + j, start:stop]
-            for n in range(m):
-                work[n] = raw_w[n] if j == 0 or raw_w[n] > work[n] else work[n]
+        m = min(BLOCK, count - start)
+        full, here = _U(m), _U(start)
+        ys = y[start : start + m]
+        _largest(theta, here + _U(2 * d) * step, d, step, full, work)
         state[root.LOW], state[root.HIGH] = math.inf, -math.inf
         for j in range(d):
-            raw_a, raw_b, raw_w = theta[j, start:stop], theta[d + j, start:stop], theta[2 * d + j, start:stop]
-            at = 3 * j * BLOCK
-            for n in range(m):
-                slots[at + n] = softplus(raw_a[n] + shift) + least_slope
-                slots[at + BLOCK + n] = raw_b[n]
-                slots[at + _B2 + n] = exp_negative(raw_w[n] - work[n])
+            at, a = _U(3 * j * BLOCK), here + _U(j) * step
+            b, w = a + _U(d) * step, a + _U(2 * d) * step
+            for n in range(full):
+                slots[at + n] = softplus(theta[a + n] + shift) + least_slope
+                slots[at + _R1 + n] = theta[b + n]
+                slots[at + _R2 + n] = exp_negative(theta[w + n] - work[n])
             # y is a generalised mean of the p_j
-            for n in range(m):
-                at_root = (ys[n] - raw_b[n]) / slots[at + n]
+            for n in range(full):
+                at_root = (ys[n] - slots[at + _R1 + n]) / slots[at + n]
                 state[root.LOW, n] = min(state[root.LOW, n], at_root)
                 state[root.HIGH, n] = max(state[root.HIGH, n], at_root)
         root.start(state, ys, m, dtype(eps), dtype(widest))
-        left, step = m, 0
-        while left > 0 and step < root.ALL_STEPS:
-            for n in range(BLOCK):
-                work[n] = state[root.POINT, n]
-                work[BLOCK + n] = zero
-                work[_B2 + n] = zero
-                work[_B3 + n] = zero
+        left, steps = m, 0
+        values, slopes = work[:BLOCK], work[5 * BLOCK :]
+        while left > 0 and steps < root.ALL_STEPS:
+            for n in range(lanes):
+                work[_R4 + n] = state[root.POINT, n]
+                work[_R1 + n] = zero
+                work[_R2 + n] = zero
+                work[_R3 + n] = zero
             for j in range(d):
-                at = 3 * j * BLOCK
-                for n in range(BLOCK):
-                    a, w = slots[at + n], slots[at + _B2 + n]
-                    p = a * work[n] + slots[at + BLOCK + n]
-                    e = exp_negative(-abs(p))
-                    r = one / (one + e)
-                    small = e * r
-                    plus = r if p >= zero else small
-                    minus = small if p >= zero else r
-                    work[BLOCK + n] += w * plus
-                    work[_B2 + n] += w * minus
-                    work[_B3 + n] += w * (plus * minus) * a
-            for n in range(BLOCK):
-                s_plus, s_minus, mass = work[BLOCK + n], work[_B2 + n], work[_B3 + n]
+                _add(work, slots, _U(3 * j * BLOCK), False, lanes)
+            for n in range(lanes):
+                s_plus, s_minus, mass = work[_R1 + n], work[_R2 + n], work[_R3 + n]
                 values[n] = log(s_plus / s_minus)
                 slopes[n] = log((mass / s_plus) * ((s_plus + s_minus) / s_minus))
-            for n in range(m):
-                if state[root.DONE, n] == 0 and not min(work[BLOCK + n], work[_B2 + n], work[_B3 + n]) >= least:
-                    for j in range(size):
-                        raw[j] = theta[j, start + n]
-                    _far(work[n], raw, offset, floor, units, outputs)
+            for n in range(full):
+                if state[root.DONE, n] == 0 and not min(work[_R1 + n], work[_R2 + n], work[_R3 + n]) >= least:
+                    for j in range(3 * d):
+                        column[j] = theta[here + _U(j) * step + n]
+                    far_forward(np.float64(work[_R4 + n]), column, matrices, d, 1, offset, floor, units, outputs)
                     values[n], slopes[n] = outputs[0, H, 0], outputs[0, LOG_T, 0]
-            left = root.advance(state, ys, values, slopes, m, step, dtype(eps))
-            step += 1
+            left = root.advance(state, ys, values, slopes, m, steps, dtype(eps))
+            steps += 1
         for n in range(m):
             x[start + n] = state[root.ROOT, n]
             log_slope[start + n] = -state[root.LOG_SLOPE, n]

@@ -1,8 +1,8 @@
 """One column of a DSF or DDSF in the log domain and in float64: what the kernels do where sums would underflow.
 
 The equations are those of :func:`refnaf.reference.dsf.logit_of_mixture` and :func:`refnaf.reference.ddsf.layer`; a DSF
-is one layer whose matrix adds nothing. Shared matrices come raw, one after the other in one vector
-(:func:`refnaf.kernels.cpu.ddsf.pack`). With
+is one layer whose matrix adds nothing. Shared matrices come with largest entries of 0 in each row, one after the other
+in one vector (:func:`refnaf.kernels.cpu.ddsf.pack`). With
 
     A_oj = w_oj s(p_j) / S+_o,   B_oj = w_oj s(-p_j) / S-_o,   M_oj = w_oj p_j' s(p_j) s(-p_j) / (sum over j of it)
 
@@ -46,6 +46,15 @@ def _log_sum(logs: Any) -> float:
     return top + math.log(total)
 
 
+@part
+def _top(raw: Any, start: int, d: int) -> float:
+    """The largest of d numbers: taken away first, or a softmax would be rounded at the size of what cancels in it."""
+    top = raw[start]
+    for j in range(1, d):
+        top = max(top, raw[start + j])
+    return top
+
+
 @kernel
 def far_forward(
     x: float, raw: Any, matrices: Any, d: int, layers: int, offset: float, floor: float, units: Any, outputs: Any
@@ -57,12 +66,13 @@ def far_forward(
     logs = np.empty(d)
     at, start = 0, 0
     for k in range(layers):
+        top_w, top_u = _top(raw, start + 2 * d, d), _top(raw, start + 3 * d, d) if k > 0 else 0.0
         for i in range(d):
             if k == 0:
                 units[k, V, i], units[k, LOG_DV, i] = x, 0.0
             else:
                 for j in range(d):
-                    logs[j] = matrices[at + i * d + j] + raw[start + 3 * d + j]
+                    logs[j] = matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u)
                 total = _log_sum(logs)
                 v = 0.0
                 for j in range(d):
@@ -82,7 +92,7 @@ def far_forward(
         outs = 1 if k == layers - 1 else d
         for o in range(outs):
             for j in range(d):
-                logs[j] = matrices[at + o * d + j] + raw[start + 2 * d + j]
+                logs[j] = matrices[at + o * d + j] + (raw[start + 2 * d + j] - top_w)
             top = _log_sum(logs)
             outputs[k, TOP, o] = top
             for sign in range(3):
@@ -90,7 +100,7 @@ def far_forward(
                     p = units[k, P, j]
                     tail = math.log1p(math.exp(-abs(p)))
                     log_plus, log_minus = -(max(-p, 0.0) - below + tail), -(max(p, 0.0) - above + tail)
-                    logs[j] = matrices[at + o * d + j] + raw[start + 2 * d + j] - top
+                    logs[j] = matrices[at + o * d + j] + (raw[start + 2 * d + j] - top_w) - top
                     if sign == 0:
                         logs[j] += log_plus
                     elif sign == 1:
@@ -131,6 +141,7 @@ def far_vjp(
         start -= 4 * d if k > 0 else 3 * d
         outs = 1 if k == layers - 1 else d
         at -= outs * d
+        top_w, top_u = _top(raw, start + 2 * d, d), _top(raw, start + 3 * d, d) if k > 0 else 0.0
         on_p[:], on_log_dp[:] = 0.0, 0.0
         grad_raw[start + 2 * d : start + 3 * d] = 0.0
         for o in range(outs):
@@ -141,7 +152,7 @@ def far_vjp(
                 plus, minus = math.exp(-(max(-p, 0.0) + tail)), math.exp(-(max(p, 0.0) + tail))
                 log_plus = -(max(-p, 0.0) - outputs[k, BELOW, o] + tail)
                 log_minus = -(max(p, 0.0) - outputs[k, ABOVE, o] + tail)
-                log_w = matrices[at + o * d + j] + raw[start + 2 * d + j] - outputs[k, TOP, o]
+                log_w = matrices[at + o * d + j] + (raw[start + 2 * d + j] - top_w) - outputs[k, TOP, o]
                 share_plus = math.exp(log_w + log_plus - outputs[k, S_PLUS, o])
                 share_minus = math.exp(log_w + log_minus - outputs[k, S_MINUS, o])
                 log_dp = math.log(units[k, SLOPE, j]) + units[k, LOG_DV, j]
@@ -167,13 +178,13 @@ def far_vjp(
                 continue
             total = -math.inf
             for j in range(d):
-                total = max(total, matrices[at + i * d + j] + raw[start + 3 * d + j])
+                total = max(total, matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u))
             norm = 0.0
             for j in range(d):
-                norm += math.exp(matrices[at + i * d + j] + raw[start + 3 * d + j] - total)
+                norm += math.exp(matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u) - total)
             total += math.log(norm)
             for j in range(d):
-                log_u = matrices[at + i * d + j] + raw[start + 3 * d + j] - total
+                log_u = matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u) - total
                 u = math.exp(log_u)
                 share = math.exp(log_u + outputs[k - 1, LOG_T, j] - units[k, LOG_DV, i])
                 on_h[j] += on_v * u
@@ -182,3 +193,72 @@ def far_vjp(
                 grad_raw[start + 3 * d + j] += on_u
                 grad_matrices[at + i * d + j] += on_u
     return on_x
+
+
+def far_scratch(size: int, layers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A column of raw numbers, and what :func:`far_forward` notes."""
+    d = (size + layers - 1) // (4 * layers - 1)
+    return np.empty(size), np.empty((layers, 4, d)), np.empty((layers, 8, d))
+
+
+@kernel
+def far_columns(
+    x: Any,
+    theta: Any,
+    matrices: Any,
+    far: Any,
+    y: Any,
+    log_slope: Any,
+    d: int,
+    layers: int,
+    offset: float,
+    floor: float,
+    column: Any,
+    units: Any,
+    outputs: Any,
+) -> None:
+    """y and log dy/dx ``(D, N)`` of the columns that are ``far``, of which theta ``(D, P, N)`` is raw."""
+    dims, size, count = theta.shape
+    for i in range(dims):
+        for n in range(count):
+            if far[i, n]:
+                for j in range(size):
+                    column[j] = theta[i, j, n]
+                far_forward(np.float64(x[i, n]), column, matrices, d, layers, offset, floor, units, outputs)
+                y[i, n], log_slope[i, n] = outputs[layers - 1, H, 0], outputs[layers - 1, LOG_T, 0]
+
+
+@kernel
+def far_columns_vjp(
+    x: Any,
+    theta: Any,
+    matrices: Any,
+    far: Any,
+    grad_y: Any,
+    grad_log_slope: Any,
+    grad_x: Any,
+    grad_theta: Any,
+    grad_matrices: Any,
+    d: int,
+    layers: int,
+    offset: float,
+    floor: float,
+    column: Any,
+    units: Any,
+    outputs: Any,
+) -> None:
+    """Their cotangents ``(D, N)`` to those of x and theta, which are overwritten, and of the matrices, which grow."""
+    dims, size, count = theta.shape
+    pulled = np.empty(size)
+    for i in range(dims):
+        for n in range(count):
+            if far[i, n]:
+                for j in range(size):
+                    column[j] = theta[i, j, n]
+                far_forward(np.float64(x[i, n]), column, matrices, d, layers, offset, floor, units, outputs)
+                g, lam = np.float64(grad_y[i, n]), np.float64(grad_log_slope[i, n])
+                grad_x[i, n] = far_vjp(
+                    column, matrices, d, layers, offset, units, outputs, g, lam, pulled, grad_matrices
+                )
+                for j in range(size):
+                    grad_theta[i, j, n] = pulled[j]

@@ -15,7 +15,7 @@ from refnaf.kernels.cpu.elementary import mills
 from refnaf.kernels.cpu.far import _log1p_exp, _log_sum
 from refnaf.reference.affine import LOG_SCALE_BOUND
 
-HUGE = 1e300
+HUGE = 1e307
 #: Beyond this distance the tail of the standard normal is ``exp(-u^2 / 2) / u`` to all digits.
 _ASYMPTOTIC = 1e8
 #: Rows of what :func:`mixture_far` notes of the components, and what it returns: ``A`` is ``log(w_k E_k)``, ``UPPER``,
@@ -52,10 +52,16 @@ def mixture_far(x: float, raw: Any, bent: bool, floor: float, offset: float, not
     """Fill ``notes`` (COMPONENT_ROWS, K) and ``out`` (RESULTS,) for x and raw ``(3 K,)``, all float64."""
     count = len(raw) // 3
     log_w, q, log_s = notes[LOG_W], notes[Q], notes[LOG_S]
-    total = _log_sum(raw[:count])
+    top = raw[0]
+    for k in range(1, count):
+        top = max(top, raw[k])
+    # or the weights would be rounded at the size of what cancels in them
+    for k in range(count):
+        log_w[k] = raw[k] - top
+    total = _log_sum(log_w)
     nearest, farthest = math.inf, -math.inf
     for k in range(count):
-        log_w[k] = max(raw[k] - total, -HUGE)
+        log_w[k] = max(log_w[k] - total, -HUGE)
         scale = raw[2 * count + k]
         if bent:
             t = math.tanh(scale / LOG_SCALE_BOUND)

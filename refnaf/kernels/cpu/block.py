@@ -1,0 +1,461 @@
+"""Block neural autoregressive flow (reference: :mod:`refnaf.reference.block`): forward and VJP, compiled.
+
+The equations are those of :mod:`refnaf.kernels.array.block`. The products with weights are NumPy's; what is between
+them is one pass over each array. The tangent is carried as it is, and the two paths of a residual are added before the
+logarithm is taken,
+
+    log dy/dx = log(F v + A),
+
+so that only where that sum is too small, or something has overflowed, a column has to be done in the careful way: by
+the array twin, in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refnaf.kernels.array import block as array
+from refnaf.kernels.array.workspace import Workspace
+from refnaf.kernels.cpu import made
+from refnaf.kernels.cpu.arrays import SMALLEST, plain
+from refnaf.kernels.cpu.block_weights import Weight, outer, product, transposed, weight, weight_vjp
+from refnaf.kernels.cpu.compiler import kernel, part
+from refnaf.kernels.cpu.elementary import exp_negative, expm1_negative, log
+from refnaf.kernels.cpu.sums import total
+from refnaf.reference.block import SLOPE_LIMIT, Network
+
+#: Samples a block of scratch.
+BLOCK = 256
+_TWO, _THREE, _FOUR = 2 * BLOCK, 3 * BLOCK, 4 * BLOCK
+#: Without a VJP to follow, samples go through the layers so many at a time: values of a layer, and fewest samples.
+TOGETHER, FEWEST = 1 << 16, 128
+
+
+class Pass(NamedTuple):
+    """What the layers leave, as :class:`refnaf.kernels.array.block.Pass` names it; the first tangents, which are 1, are
+    left out."""
+
+    hidden: list[np.ndarray]
+    slopes: list[np.ndarray]
+    curves: list[np.ndarray]
+    tangents: list[np.ndarray]
+    f: np.ndarray
+    last_tangent: np.ndarray
+
+
+class Saved(NamedTuple):
+    """What :func:`vjp` needs; of columns that are done by the array twin (``rare``), also what that one needs."""
+
+    net: Network
+    context: np.ndarray | None
+    read: np.ndarray | None
+    weights: list[Weight]
+    run: Pass
+    paths: np.ndarray
+    log_slope: np.ndarray
+    rare: np.ndarray
+    careful: array.Saved | None
+
+
+def paths(net: Network, dim: int) -> np.ndarray:
+    """F and A of y, and of its slope, ``(4, D)`` in float64."""
+    mixed = array.mixture_of(net, np.float64)
+    ones = (1.0, 0.0, 1.0, 0.0)
+    out = np.empty((4, dim))
+    for row, log_path, otherwise in zip(out, mixed, ones, strict=True):
+        row[:] = otherwise if log_path is None else np.exp(log_path)
+    return out
+
+
+def least_slope(weights: list[Weight], dtype: np.dtype) -> float:
+    """Below this a slope has lost digits to the underflow of tangents, which later layers may have stretched."""
+    reach = 1.0
+    for w in weights:
+        # so that NaN stays
+        reach *= 1.0 if w.reach < 1 else w.reach
+    return SMALLEST[dtype] * reach
+
+
+def forward(
+    x: np.ndarray, context: np.ndarray | None, net: Network, *, ws: Workspace, keep: bool = True
+) -> tuple[np.ndarray, np.ndarray, Saved | None]:
+    """``y`` and ``log dy_i/dx_i``, both ``(D, N)``, and what :func:`vjp` needs, or None without ``keep``; x ``(D, N)``,
+    context ``(C, N)`` or None."""
+    x = plain(x)
+    dim, n = x.shape
+    weights = [weight(raw, gain, dim, net.epsilon, ws) for raw, gain in zip(net.weights, net.gains, strict=True)]
+    mixed, least = paths(net, dim), least_slope(weights, x.dtype)
+    read = None if context is None else made.squash(context, net.bound)
+    y, log_slope, bad = np.empty_like(x), np.empty_like(x), np.zeros(n, np.bool_)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not math.isfinite(least):
+            bad[:] = True
+            run = Pass([x], [], [], [], y, y)
+        elif keep:
+            run = _layers(x, read, net, weights, mixed, least, y, log_slope, bad, ws, True)
+        else:
+            run = _by_parts(x, read, net, weights, mixed, least, y, log_slope, bad, ws)
+    rare = np.flatnonzero(bad)
+    careful = _carefully(x, context, net, rare, y, log_slope) if len(rare) else None
+    if not keep:
+        return y, log_slope, None
+    if 0 < len(rare) < n:
+        for arrays in (run.hidden[1:], run.slopes, run.curves, run.tangents, [run.f]):
+            for a in arrays:
+                a[..., rare] = 0
+        run.last_tangent[:, rare] = 1
+    return y, log_slope, Saved(net, context, read, weights, run, mixed, log_slope, rare, careful)
+
+
+def _by_parts(
+    x: np.ndarray,
+    read: np.ndarray | None,
+    net: Network,
+    weights: list[Weight],
+    mixed: np.ndarray,
+    least: float,
+    y: np.ndarray,
+    log_slope: np.ndarray,
+    bad: np.ndarray,
+    ws: Workspace,
+) -> Pass:
+    """:func:`_layers` a part of the samples after the other, of which nothing is kept: buffers stay in the caches."""
+    dim, n = x.shape
+    step = max(TOGETHER // max(len(w.full) for w in weights), FEWEST)
+    mark = ws.mark()
+    for start in range(0, n, step):
+        ws.release(mark)
+        some = slice(start, start + step)
+        few = ws.take((3, dim, len(bad[some])), x.dtype)
+        few[0] = x[:, some]
+        c = None if read is None else read[:, some]
+        _layers(few[0], c, net, weights, mixed, least, few[1], few[2], bad[some], ws, False)
+        y[:, some], log_slope[:, some] = few[1], few[2]
+    return Pass([x], [], [], [], y, y)
+
+
+def widened(net: Network) -> Network:
+    """The network in float64."""
+    weights, gains, biases, contexts = ([np.asarray(a, np.float64) for a in numbers] for numbers in net[:4])
+    mix = None if net.mix is None else np.asarray(net.mix, np.float64)
+    return net._replace(weights=weights, gains=gains, biases=biases, contexts=contexts, mix=mix)
+
+
+def _carefully(
+    x: np.ndarray, context: np.ndarray | None, net: Network, rare: np.ndarray, y: np.ndarray, log_slope: np.ndarray
+) -> array.Saved:
+    """Overwrite some columns of y and its log-slope by the array twin's in float64; what its VJP needs."""
+    few = None if context is None else context[:, rare].astype(np.float64)
+    with np.errstate(all="ignore"):
+        value, slope, saved = array.forward(x[:, rare].astype(np.float64), few, widened(net), ws=Workspace())
+        y[:, rare], log_slope[:, rare] = value, slope
+    return saved
+
+
+def _layers(
+    x: np.ndarray,
+    read: np.ndarray | None,
+    net: Network,
+    weights: list[Weight],
+    mixed: np.ndarray,
+    least: float,
+    y: np.ndarray,
+    log_slope: np.ndarray,
+    bad: np.ndarray,
+    ws: Workspace,
+    keep: bool,
+) -> Pass:
+    dim, n = x.shape
+    hidden, slopes, curves, tangents = [x], [], [], []
+    nothing = np.empty((1, 1), x.dtype)
+    for k, w in enumerate(weights):
+        last = k == len(weights) - 1
+        kinds = 2 if last or not keep else 4 if net.leak else 3
+        # one buffer for all: handing it out takes a while
+        rows = ws.take((kinds, len(w.full), n), x.dtype)
+        z, v = rows[0], rows[1]
+        product(w, hidden[k], z)
+        if read is not None:
+            z += np.dot(net.contexts[k], read, out=ws.take(z.shape, x.dtype))
+        if k > 0:
+            outs, ins = w.blocks.shape[1:]
+            np.matmul(w.blocks, tangents[k - 1].reshape(dim, ins, n), out=v.reshape(dim, outs, n))
+        if last:
+            break
+        slope, curve = rows[2] if kinds > 2 else nothing, rows[3] if kinds > 3 else nothing
+        first = w.blocks.reshape(-1) if k == 0 else nothing[0]
+        _activate(z, plain(net.biases[k]), v, first, net.leak, slope, curve, k == 0, keep)
+        hidden.append(z)
+        tangents.append(v)
+        slopes.append(slope)
+        curves.append(curve if kinds > 3 else z)
+    _finish(x, z, plain(net.biases[-1]), v, mixed, least, y, log_slope, bad)
+    return Pass(hidden, slopes, curves, tangents, z, v)
+
+
+def vjp(saved: Saved, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Workspace) -> dict[str, Any]:
+    """Cotangents of y ``(D, N)`` and its log-slopes ``(1 or D, N)`` to those of ``x``, ``context`` (or None), ``mix``
+    (or None) and, lists over the layers, ``weights``, ``gains``, ``biases`` and ``contexts``."""
+    grad_y, grad_log_slope = plain(grad_y), plain(grad_log_slope)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if saved.careful is None:
+            out = _vjp(saved, grad_y, grad_log_slope, ws)
+            if _finite(out):
+                return out
+            # products of large weights overflow earlier backwards than forwards
+            x, everything = saved.run.hidden[0], np.arange(grad_y.shape[1])
+            careful = _carefully(x, saved.context, saved.net, everything, np.empty_like(x), np.empty_like(x))
+            saved = saved._replace(rare=everything, careful=careful)
+        few = [g[:, saved.rare].astype(np.float64) for g in (grad_y, grad_log_slope)]
+        rest = array.vjp(saved.careful, *few, Workspace())
+        if len(saved.rare) == grad_y.shape[1]:
+            return {name: _cast(part, grad_y.dtype) for name, part in rest.items()}
+        grad_y, grad_log_slope = grad_y.copy(), grad_log_slope.copy()
+        grad_y[:, saved.rare], grad_log_slope[:, saved.rare] = 0, 0
+        return _together(_vjp(saved, grad_y, grad_log_slope, ws), rest, saved.rare)
+
+
+def _together(out: dict[str, Any], rest: dict[str, Any], rare: np.ndarray) -> dict[str, Any]:
+    """The cotangents of all columns from those of the others and of the rare."""
+    for name, part in rest.items():
+        if name in ("x", "context") and part is not None:
+            out[name][:, rare] = part
+        elif isinstance(part, list):
+            for mine, other in zip(out[name], part, strict=True):
+                if mine is not None:
+                    mine += other.astype(mine.dtype)
+        elif part is not None:
+            out[name] += part.astype(out[name].dtype)
+    return out
+
+
+def as_the_arrays(saved: Saved) -> Any:
+    """What :func:`refnaf.kernels.array.block_inverse.solve_transposed` reads of the array twin's."""
+    if saved.careful is None:
+        dim, n = saved.run.last_tangent.shape
+        slopes = [s.reshape(dim, len(s) // dim, n) for s in saved.run.slopes]
+        return saved._replace(run=saved.run._replace(slopes=slopes))
+    return array.forward(saved.run.hidden[0], saved.context, saved.net, ws=Workspace())[2]
+
+
+def _finite(grads: dict[str, Any]) -> bool:
+    """Whether a VJP overflowed nowhere: the gains' cotangents are sums over all others but that of x."""
+    return all(np.isfinite(a).all() for a in (grads["x"], *grads["gains"]))
+
+
+def _cast(part: Any, dtype: Any) -> Any:
+    if isinstance(part, list):
+        return [_cast(a, dtype) for a in part]
+    return None if part is None else part.astype(dtype)
+
+
+def _vjp(saved: Saved, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Workspace) -> dict[str, Any]:
+    net, kept, weights = saved.net, saved.run, saved.weights
+    dtype, dim, count = grad_y.dtype, len(grad_y), len(saved.weights)
+    out: dict[str, Any] = {name: [None] * count for name in ("weights", "gains", "biases", "contexts")}
+    n = grad_y.shape[1]
+    gz, gv, grad_x = ws.take((3, dim, n), dtype)
+    sums = np.zeros((5, dim))
+    _finish_vjp(kept.hidden[0], kept.f, kept.last_tangent, grad_y, grad_log_slope, saved.paths, gz, gv, grad_x, sums)
+    out["mix"], out["context"] = _mix_vjp(net, saved.paths, sums, dtype), None
+    sum_z, sum_v, grad_read = sums[0], np.zeros(0), None
+    for k in range(count - 1, -1, -1):
+        w = weights[k]
+        gw, grad_blocks = ws.take(w.full.shape, dtype), ws.take(w.blocks.shape, dtype)
+        outer(w, gz, kept.hidden[k], gw)
+        outs, ins = w.blocks.shape[1:]
+        if k > 0:
+            t = kept.tangents[k - 1].reshape(dim, ins, n)
+            np.matmul(gv.reshape(dim, outs, n), t.transpose(0, 2, 1), out=grad_blocks)
+        else:
+            grad_blocks[...] = sum_v.reshape(w.blocks.shape)
+        out["weights"][k], out["gains"][k] = weight_vjp(w, gw, grad_blocks)
+        out["biases"][k] = sum_z.astype(dtype)
+        if saved.read is not None:
+            out["contexts"][k] = np.dot(gz, saved.read.T)
+            below = np.dot(net.contexts[k].T, gz)
+            grad_read = below if grad_read is None else grad_read + below
+        gh, gt = ws.take((2, *kept.hidden[k].shape), dtype)
+        transposed(w, gz, gh)
+        if k > 0:
+            np.matmul(w.blocks.transpose(0, 2, 1), gv.reshape(dim, outs, n), out=gt.reshape(dim, ins, n))
+            sum_z, sum_v = np.zeros((2, len(gh)))
+            _activate_vjp(gh, gt, kept.slopes[k - 1], kept.curves[k - 1], kept.tangents[k - 1], sum_z, sum_v)
+        gz, gv = gh, gt
+    grad_x += gz
+    out["x"] = grad_x
+    if grad_read is not None:
+        out["context"] = made.squash_vjp(saved.context, net.bound, grad_read)  # type: ignore[arg-type]
+    return out
+
+
+def _mix_vjp(net: Network, mixed: np.ndarray, sums: np.ndarray, dtype: Any) -> np.ndarray | None:
+    """The cotangent of ``mix``: sums over n of :func:`_finish_vjp`."""
+    if net.residual == "linear":
+        log_a = np.log(mixed[1])
+        return (mixed[1] * (sums[2] + sums[4]) * (1 - (log_a / SLOPE_LIMIT) ** 2)).astype(dtype)
+    if net.residual != "gated":
+        return None
+    # sigmoid(g) rises by sigmoid(g) sigmoid(-g), and so falls sigmoid(-g)
+    rise = mixed[0] * mixed[1]
+    each = rise * (sums[1] - sums[2] + sums[3] - sums[4])
+    return np.sum(each, keepdims=True).astype(dtype)
+
+
+@part
+def activated(z: Any, bias: Any, leak: Any, work: Any) -> None:
+    """From sums z and a bias, rows of ``work`` of BLOCK numbers: ``a = tanh + leak z``, ``a'``, and with a leak
+    ``tanh tanh' / a'``."""
+    one, two, four = work.dtype.type(1), work.dtype.type(2), work.dtype.type(4)
+    for n in range(len(z)):
+        value = z[n] + bias
+        low = -two * abs(value)
+        e, less = exp_negative(low), expm1_negative(low)
+        inverse = one / (two + less)
+        work[n] = math.copysign(less * inverse, value)
+        work[BLOCK + n] = four * e * inverse * inverse
+    if leak > 0:
+        for n in range(len(z)):
+            slope = work[BLOCK + n] + leak
+            work[_TWO + n] = work[n] * (work[BLOCK + n] / slope)
+            work[BLOCK + n] = slope
+        for n in range(len(z)):
+            work[n] = work[n] + leak * (z[n] + bias)
+
+
+@kernel
+def _activate(
+    z: Any, bias: Any, tangent: Any, first: Any, leak: float, slopes: Any, curves: Any, begin: bool, keep: bool
+) -> None:
+    """The activation in place of z ``(units, N)``, and its slope times the tangent in place of that; where it all
+    begins, tangents are those of ``first``, a number a unit."""
+    dtype = z.dtype.type
+    rate = dtype(leak)
+    work = np.empty(3 * BLOCK, z.dtype)
+    units, count = z.shape
+    for r in range(units):
+        for start in range(0, count, BLOCK):
+            stop = min(start + BLOCK, count)
+            m = stop - start
+            zs, vs = z[r, start:stop], tangent[r, start:stop]
+            activated(zs, bias[r], rate, work)
+            if begin:
+                for n in range(m):
+                    vs[n] = first[r] * work[BLOCK + n]
+            else:
+                for n in range(m):
+                    vs[n] = vs[n] * work[BLOCK + n]
+            for n in range(m):
+                zs[n] = work[n]
+            if keep:
+                ss = slopes[r, start:stop]
+                for n in range(m):
+                    ss[n] = work[BLOCK + n]
+                if leak > 0:
+                    cs = curves[r, start:stop]
+                    for n in range(m):
+                        cs[n] = work[_TWO + n]
+
+
+@kernel
+def _finish(
+    x: Any, f: Any, bias: Any, tangent: Any, mixed: Any, least: float, y: Any, log_slope: Any, bad: Any
+) -> None:
+    """y and its log-slope from f, to which the bias is added; marks columns where they are not right."""
+    dtype = x.dtype.type
+    smallest = dtype(least)
+    work = np.empty(3 * BLOCK, x.dtype)
+    dim, count = x.shape
+    for i in range(dim):
+        scale, straight = dtype(mixed[0, i]), dtype(mixed[1, i])
+        by, plus, b = dtype(mixed[2, i]), dtype(mixed[3, i]), bias[i]
+        for start in range(0, count, BLOCK):
+            stop = min(start + BLOCK, count)
+            m = stop - start
+            xs, fs, vs = x[i, start:stop], f[i, start:stop], tangent[i, start:stop]
+            for n in range(m):
+                work[n] = fs[n] + b
+                work[BLOCK + n] = by * vs[n] + plus
+            for n in range(m):
+                fs[n] = work[n]
+            for n in range(m):
+                work[n] = scale * work[n] + straight * xs[n]
+                work[_TWO + n] = log(work[BLOCK + n])
+            ys, logs = y[i, start:stop], log_slope[i, start:stop]
+            for n in range(m):
+                ys[n] = work[n]
+                logs[n] = work[_TWO + n]
+            for n in range(m):
+                # written so that NaN is bad
+                good = work[BLOCK + n] >= smallest and work[BLOCK + n] < math.inf and abs(work[n]) < math.inf
+                if not good:
+                    bad[start + n] = True
+
+
+@kernel
+def _finish_vjp(
+    x: Any,
+    f: Any,
+    tangent: Any,
+    grad_y: Any,
+    grad_log_slope: Any,
+    mixed: Any,
+    grad_f: Any,
+    grad_tangent: Any,
+    grad_x: Any,
+    sums: Any,
+) -> None:
+    """Cotangents of y and its log-slope to those of f, its tangent, and x as y has it; sums over n of that of f, of
+    ``gy f``, ``gy x``, and of the log-slope's cotangents to F and A."""
+    dtype = x.dtype.type
+    work = np.empty(5 * BLOCK, x.dtype)
+    dim, count = x.shape
+    for i in range(dim):
+        scale, straight = dtype(mixed[0, i]), dtype(mixed[1, i])
+        by, plus = dtype(mixed[2, i]), dtype(mixed[3, i])
+        for start in range(0, count, BLOCK):
+            stop = min(start + BLOCK, count)
+            m = stop - start
+            xs, fs, vs = x[i, start:stop], f[i, start:stop], tangent[i, start:stop]
+            gs, ls = grad_y[i, start:stop], grad_log_slope[i if len(grad_log_slope) > 1 else 0, start:stop]
+            for n in range(m):
+                share = ls[n] / (by * vs[n] + plus)
+                work[n] = scale * gs[n]
+                work[BLOCK + n] = gs[n] * fs[n]
+                work[_TWO + n] = gs[n] * xs[n]
+                work[_THREE + n] = share * vs[n]
+                work[_FOUR + n] = share
+            on_f, on_v, on_x = grad_f[i, start:stop], grad_tangent[i, start:stop], grad_x[i, start:stop]
+            for n in range(m):
+                on_f[n] = work[n]
+                on_v[n] = work[_FOUR + n] * by
+                on_x[n] = straight * gs[n]
+            for k in range(5):
+                sums[k, i] += total(work[k * BLOCK : k * BLOCK + m])
+
+
+@kernel
+def _activate_vjp(
+    grad_h: Any, grad_t: Any, slopes: Any, curves: Any, tangents: Any, sum_h: Any, sum_t: Any
+) -> None:
+    """Cotangents of the activation and its tangent to those of z and the tangent below, in place; their rows' sums."""
+    two = grad_h.dtype.type(2)
+    work = np.empty(2 * BLOCK, grad_h.dtype)
+    units, count = grad_h.shape
+    for r in range(units):
+        for start in range(0, count, BLOCK):
+            stop = min(start + BLOCK, count)
+            m = stop - start
+            hs, ts = grad_h[r, start:stop], grad_t[r, start:stop]
+            ss, cs, vs = slopes[r, start:stop], curves[r, start:stop], tangents[r, start:stop]
+            for n in range(m):
+                work[n] = ss[n] * hs[n] - two * cs[n] * (vs[n] * ts[n])
+                work[BLOCK + n] = ss[n] * ts[n]
+            for n in range(m):
+                hs[n] = work[n]
+                ts[n] = work[BLOCK + n]
+            sum_h[r] += total(work[:m])
+            sum_t[r] += total(work[BLOCK : BLOCK + m])
