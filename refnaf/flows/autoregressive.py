@@ -82,7 +82,8 @@ class Autoregressive(Layer):
         self.skips = made.checked_skips(skips, self.degrees, linear)
         self.linear = tuple(int(k) for k in linear)
         self.outputs = self.transformer.count if channels is None else channels
-        self.layer_masks = made.masks(self.ranks, self.degrees, self.outputs)
+        # a byte each: of a wide network these are as many as its weights
+        self.layer_masks = [mask != 0 for mask in made.masks(self.ranks, self.degrees, self.outputs)]
         self._stairs_of: dict[Any, list[Staircase]] = {}
 
     def config(self) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class _Run:
         out = np.empty(len(self.rows) if self.name == "log_prob" else (len(self.rows), self.flow.dim + 1))
         for part, point, c in self.flow._chunks(self.rows, self.context):
             ops = self._take()
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 image, logdet, saved = self._part(ops, point, c)
             self.chunks.append((ops, image, saved, ops.workspace.mark()))
             if self.name == "log_prob":

@@ -82,7 +82,7 @@ class Flow:
             if array.shape != shape:
                 raise ValueError(f"parameter {name} must have shape {shape}, got {array.shape}")
             if name in masks:
-                array *= masks[name].astype(self.dtype)
+                array *= masks[name]
             array.setflags(write=False)
             out[name] = array
         return out
@@ -265,7 +265,7 @@ class Flow:
             x = np.ascontiguousarray(rows[part].T)
             c = self.standard_context(None if context is None else np.ascontiguousarray(context[part].T))
             # far out, float32 overflows
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 if inverse:
                     image, logdet[part], third[part], _ = chain.inverse(self.layers, own, ops, x.astype(self.dtype), c)
                 else:

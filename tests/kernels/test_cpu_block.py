@@ -1,4 +1,4 @@
-"""The block network's compiled kernels against the array's: values, VJPs, the inverse, and the whole range of floats."""
+"""The block network's compiled kernels against the array's: values, VJPs, the inverse, the whole range of floats."""
 
 from __future__ import annotations
 

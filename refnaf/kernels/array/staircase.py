@@ -48,13 +48,22 @@ class Staircase:
     """The products of a network's layer with a mask ``(out, in)`` of zeros and ones. Weights are zero outside it."""
 
     def __init__(self, mask: np.ndarray, dtype: np.dtype | type) -> None:
-        self.mask = mask.astype(dtype)
+        self.mask, self._dtype = np.asarray(mask, bool), dtype
         self.dense = bool(mask.all())
         self._down = blocks(mask)
         self._up = [Block(block.columns, block.rows) for block in blocks(mask.T)]
-        self._edges = [None if mask[b].all() else np.ascontiguousarray(self.mask[b]) for b in self._down]
+        self._edges = [self._edge(block) for block in self._down]
         self._covers_out = sum(b.rows.stop - b.rows.start for b in self._down) == mask.shape[0]
         self._covers_in = sum(b.columns.stop - b.columns.start for b in self._up) == mask.shape[1]
+
+    def _edge(self, block: Block) -> tuple[slice, np.ndarray] | None:
+        """Columns of a block that are not all ones, counted from its first, and the mask there; None if there are none."""
+        part = self.mask[block]
+        steps = np.flatnonzero(~part.all(axis=0))
+        if not len(steps):
+            return None
+        columns = slice(int(steps[0]), int(steps[-1]) + 1)
+        return columns, part[:, columns].astype(self._dtype)
 
     def product(self, weight: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
         """``out (out, N) = W x`` for x ``(in, N)``."""
@@ -76,4 +85,4 @@ class Staircase:
             part = out[rows, columns]
             np.matmul(grad[rows], x[columns].T, out=part)
             if edge is not None:
-                part *= edge
+                part[:, edge[0]] *= edge[1]

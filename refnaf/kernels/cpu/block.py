@@ -21,15 +21,10 @@ from refnaf.kernels.array import block as array
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.kernels.cpu import made
 from refnaf.kernels.cpu.arrays import SMALLEST, plain
+from refnaf.kernels.cpu.block_steps import activate, activate_vjp, finish, finish_vjp
 from refnaf.kernels.cpu.block_weights import Weight, outer, product, transposed, weight, weight_vjp
-from refnaf.kernels.cpu.compiler import kernel, part
-from refnaf.kernels.cpu.elementary import exp_negative, expm1_negative, log
-from refnaf.kernels.cpu.sums import total
 from refnaf.reference.block import SLOPE_LIMIT, Network
 
-#: Samples a block of scratch.
-BLOCK = 256
-_TWO, _THREE, _FOUR = 2 * BLOCK, 3 * BLOCK, 4 * BLOCK
 #: Without a VJP to follow, samples go through the layers so many at a time: values of a layer, and fewest samples.
 TOGETHER, FEWEST = 1 << 16, 128
 
@@ -169,7 +164,8 @@ def _layers(
     keep: bool,
 ) -> Pass:
     dim, n = x.shape
-    hidden, slopes, curves, tangents = [x], [], [], []
+    kept = Pass([x], [], [], [], y, y)
+    hidden, tangents = kept.hidden, kept.tangents
     nothing = np.empty((1, 1), x.dtype)
     for k, w in enumerate(weights):
         last = k == len(weights) - 1
@@ -187,13 +183,13 @@ def _layers(
             break
         slope, curve = rows[2] if kinds > 2 else nothing, rows[3] if kinds > 3 else nothing
         first = w.blocks.reshape(-1) if k == 0 else nothing[0]
-        _activate(z, plain(net.biases[k]), v, first, net.leak, slope, curve, k == 0, keep)
+        activate(z, plain(net.biases[k]), v, first, net.leak, slope, curve, k == 0, keep)
         hidden.append(z)
         tangents.append(v)
-        slopes.append(slope)
-        curves.append(curve if kinds > 3 else z)
-    _finish(x, z, plain(net.biases[-1]), v, mixed, least, y, log_slope, bad)
-    return Pass(hidden, slopes, curves, tangents, z, v)
+        kept.slopes.append(slope)
+        kept.curves.append(curve if kinds > 3 else z)
+    finish(x, z, plain(net.biases[-1]), v, mixed, least, y, log_slope, bad)
+    return kept._replace(f=z, last_tangent=v)
 
 
 def vjp(saved: Saved, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Workspace) -> dict[str, Any]:
@@ -201,18 +197,19 @@ def vjp(saved: Saved, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Worksp
     (or None) and, lists over the layers, ``weights``, ``gains``, ``biases`` and ``contexts``."""
     grad_y, grad_log_slope = plain(grad_y), plain(grad_log_slope)
     with np.errstate(over="ignore", invalid="ignore"):
-        if saved.careful is None:
+        careful = saved.careful
+        if careful is None:
             out = _vjp(saved, grad_y, grad_log_slope, ws)
             if _finite(out):
                 return out
             # products of large weights overflow earlier backwards than forwards
             x, everything = saved.run.hidden[0], np.arange(grad_y.shape[1])
             careful = _carefully(x, saved.context, saved.net, everything, np.empty_like(x), np.empty_like(x))
-            saved = saved._replace(rare=everything, careful=careful)
+            saved = saved._replace(rare=everything)
         few = [g[:, saved.rare].astype(np.float64) for g in (grad_y, grad_log_slope)]
-        rest = array.vjp(saved.careful, *few, Workspace())
+        rest = array.vjp(careful, few[0], few[1], Workspace())
         if len(saved.rare) == grad_y.shape[1]:
-            return {name: _cast(part, grad_y.dtype) for name, part in rest.items()}
+            return {name: _cast(each, grad_y.dtype) for name, each in rest.items()}
         grad_y, grad_log_slope = grad_y.copy(), grad_log_slope.copy()
         grad_y[:, saved.rare], grad_log_slope[:, saved.rare] = 0, 0
         return _together(_vjp(saved, grad_y, grad_log_slope, ws), rest, saved.rare)
@@ -220,15 +217,15 @@ def vjp(saved: Saved, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Worksp
 
 def _together(out: dict[str, Any], rest: dict[str, Any], rare: np.ndarray) -> dict[str, Any]:
     """The cotangents of all columns from those of the others and of the rare."""
-    for name, part in rest.items():
-        if name in ("x", "context") and part is not None:
-            out[name][:, rare] = part
-        elif isinstance(part, list):
-            for mine, other in zip(out[name], part, strict=True):
+    for name, few in rest.items():
+        if name in ("x", "context") and few is not None:
+            out[name][:, rare] = few
+        elif isinstance(few, list):
+            for mine, other in zip(out[name], few, strict=True):
                 if mine is not None:
                     mine += other.astype(mine.dtype)
-        elif part is not None:
-            out[name] += part.astype(out[name].dtype)
+        elif few is not None:
+            out[name] += few.astype(out[name].dtype)
     return out
 
 
@@ -246,10 +243,10 @@ def _finite(grads: dict[str, Any]) -> bool:
     return all(np.isfinite(a).all() for a in (grads["x"], *grads["gains"]))
 
 
-def _cast(part: Any, dtype: Any) -> Any:
-    if isinstance(part, list):
-        return [_cast(a, dtype) for a in part]
-    return None if part is None else part.astype(dtype)
+def _cast(array_or_list: Any, dtype: Any) -> Any:
+    if isinstance(array_or_list, list):
+        return [_cast(a, dtype) for a in array_or_list]
+    return None if array_or_list is None else array_or_list.astype(dtype)
 
 
 def _vjp(saved: Saved, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Workspace) -> dict[str, Any]:
@@ -259,7 +256,7 @@ def _vjp(saved: Saved, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Works
     n = grad_y.shape[1]
     gz, gv, grad_x = ws.take((3, dim, n), dtype)
     sums = np.zeros((5, dim))
-    _finish_vjp(kept.hidden[0], kept.f, kept.last_tangent, grad_y, grad_log_slope, saved.paths, gz, gv, grad_x, sums)
+    finish_vjp(kept.hidden[0], kept.f, kept.last_tangent, grad_y, grad_log_slope, saved.paths, gz, gv, grad_x, sums)
     out["mix"], out["context"] = _mix_vjp(net, saved.paths, sums, dtype), None
     sum_z, sum_v, grad_read = sums[0], np.zeros(0), None
     for k in range(count - 1, -1, -1):
@@ -283,7 +280,7 @@ def _vjp(saved: Saved, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Works
         if k > 0:
             np.matmul(w.blocks.transpose(0, 2, 1), gv.reshape(dim, outs, n), out=gt.reshape(dim, ins, n))
             sum_z, sum_v = np.zeros((2, len(gh)))
-            _activate_vjp(gh, gt, kept.slopes[k - 1], kept.curves[k - 1], kept.tangents[k - 1], sum_z, sum_v)
+            activate_vjp(gh, gt, kept.slopes[k - 1], kept.curves[k - 1], kept.tangents[k - 1], sum_z, sum_v)
         gz, gv = gh, gt
     grad_x += gz
     out["x"] = grad_x
@@ -293,7 +290,7 @@ def _vjp(saved: Saved, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Works
 
 
 def _mix_vjp(net: Network, mixed: np.ndarray, sums: np.ndarray, dtype: Any) -> np.ndarray | None:
-    """The cotangent of ``mix``: sums over n of :func:`_finish_vjp`."""
+    """The cotangent of ``mix``: sums over n of :func:`.block_steps.finish_vjp`."""
     if net.residual == "linear":
         log_a = np.log(mixed[1])
         return (mixed[1] * (sums[2] + sums[4]) * (1 - (log_a / SLOPE_LIMIT) ** 2)).astype(dtype)
@@ -303,159 +300,3 @@ def _mix_vjp(net: Network, mixed: np.ndarray, sums: np.ndarray, dtype: Any) -> n
     rise = mixed[0] * mixed[1]
     each = rise * (sums[1] - sums[2] + sums[3] - sums[4])
     return np.sum(each, keepdims=True).astype(dtype)
-
-
-@part
-def activated(z: Any, bias: Any, leak: Any, work: Any) -> None:
-    """From sums z and a bias, rows of ``work`` of BLOCK numbers: ``a = tanh + leak z``, ``a'``, and with a leak
-    ``tanh tanh' / a'``."""
-    one, two, four = work.dtype.type(1), work.dtype.type(2), work.dtype.type(4)
-    for n in range(len(z)):
-        value = z[n] + bias
-        low = -two * abs(value)
-        e, less = exp_negative(low), expm1_negative(low)
-        inverse = one / (two + less)
-        work[n] = math.copysign(less * inverse, value)
-        work[BLOCK + n] = four * e * inverse * inverse
-    if leak > 0:
-        for n in range(len(z)):
-            slope = work[BLOCK + n] + leak
-            work[_TWO + n] = work[n] * (work[BLOCK + n] / slope)
-            work[BLOCK + n] = slope
-        for n in range(len(z)):
-            work[n] = work[n] + leak * (z[n] + bias)
-
-
-@kernel
-def _activate(
-    z: Any, bias: Any, tangent: Any, first: Any, leak: float, slopes: Any, curves: Any, begin: bool, keep: bool
-) -> None:
-    """The activation in place of z ``(units, N)``, and its slope times the tangent in place of that; where it all
-    begins, tangents are those of ``first``, a number a unit."""
-    dtype = z.dtype.type
-    rate = dtype(leak)
-    work = np.empty(3 * BLOCK, z.dtype)
-    units, count = z.shape
-    for r in range(units):
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            m = stop - start
-            zs, vs = z[r, start:stop], tangent[r, start:stop]
-            activated(zs, bias[r], rate, work)
-            if begin:
-                for n in range(m):
-                    vs[n] = first[r] * work[BLOCK + n]
-            else:
-                for n in range(m):
-                    vs[n] = vs[n] * work[BLOCK + n]
-            for n in range(m):
-                zs[n] = work[n]
-            if keep:
-                ss = slopes[r, start:stop]
-                for n in range(m):
-                    ss[n] = work[BLOCK + n]
-                if leak > 0:
-                    cs = curves[r, start:stop]
-                    for n in range(m):
-                        cs[n] = work[_TWO + n]
-
-
-@kernel
-def _finish(
-    x: Any, f: Any, bias: Any, tangent: Any, mixed: Any, least: float, y: Any, log_slope: Any, bad: Any
-) -> None:
-    """y and its log-slope from f, to which the bias is added; marks columns where they are not right."""
-    dtype = x.dtype.type
-    smallest = dtype(least)
-    work = np.empty(3 * BLOCK, x.dtype)
-    dim, count = x.shape
-    for i in range(dim):
-        scale, straight = dtype(mixed[0, i]), dtype(mixed[1, i])
-        by, plus, b = dtype(mixed[2, i]), dtype(mixed[3, i]), bias[i]
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            m = stop - start
-            xs, fs, vs = x[i, start:stop], f[i, start:stop], tangent[i, start:stop]
-            for n in range(m):
-                work[n] = fs[n] + b
-                work[BLOCK + n] = by * vs[n] + plus
-            for n in range(m):
-                fs[n] = work[n]
-            for n in range(m):
-                work[n] = scale * work[n] + straight * xs[n]
-                work[_TWO + n] = log(work[BLOCK + n])
-            ys, logs = y[i, start:stop], log_slope[i, start:stop]
-            for n in range(m):
-                ys[n] = work[n]
-                logs[n] = work[_TWO + n]
-            for n in range(m):
-                # written so that NaN is bad
-                good = work[BLOCK + n] >= smallest and work[BLOCK + n] < math.inf and abs(work[n]) < math.inf
-                if not good:
-                    bad[start + n] = True
-
-
-@kernel
-def _finish_vjp(
-    x: Any,
-    f: Any,
-    tangent: Any,
-    grad_y: Any,
-    grad_log_slope: Any,
-    mixed: Any,
-    grad_f: Any,
-    grad_tangent: Any,
-    grad_x: Any,
-    sums: Any,
-) -> None:
-    """Cotangents of y and its log-slope to those of f, its tangent, and x as y has it; sums over n of that of f, of
-    ``gy f``, ``gy x``, and of the log-slope's cotangents to F and A."""
-    dtype = x.dtype.type
-    work = np.empty(5 * BLOCK, x.dtype)
-    dim, count = x.shape
-    for i in range(dim):
-        scale, straight = dtype(mixed[0, i]), dtype(mixed[1, i])
-        by, plus = dtype(mixed[2, i]), dtype(mixed[3, i])
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            m = stop - start
-            xs, fs, vs = x[i, start:stop], f[i, start:stop], tangent[i, start:stop]
-            gs, ls = grad_y[i, start:stop], grad_log_slope[i if len(grad_log_slope) > 1 else 0, start:stop]
-            for n in range(m):
-                share = ls[n] / (by * vs[n] + plus)
-                work[n] = scale * gs[n]
-                work[BLOCK + n] = gs[n] * fs[n]
-                work[_TWO + n] = gs[n] * xs[n]
-                work[_THREE + n] = share * vs[n]
-                work[_FOUR + n] = share
-            on_f, on_v, on_x = grad_f[i, start:stop], grad_tangent[i, start:stop], grad_x[i, start:stop]
-            for n in range(m):
-                on_f[n] = work[n]
-                on_v[n] = work[_FOUR + n] * by
-                on_x[n] = straight * gs[n]
-            for k in range(5):
-                sums[k, i] += total(work[k * BLOCK : k * BLOCK + m])
-
-
-@kernel
-def _activate_vjp(
-    grad_h: Any, grad_t: Any, slopes: Any, curves: Any, tangents: Any, sum_h: Any, sum_t: Any
-) -> None:
-    """Cotangents of the activation and its tangent to those of z and the tangent below, in place; their rows' sums."""
-    two = grad_h.dtype.type(2)
-    work = np.empty(2 * BLOCK, grad_h.dtype)
-    units, count = grad_h.shape
-    for r in range(units):
-        for start in range(0, count, BLOCK):
-            stop = min(start + BLOCK, count)
-            m = stop - start
-            hs, ts = grad_h[r, start:stop], grad_t[r, start:stop]
-            ss, cs, vs = slopes[r, start:stop], curves[r, start:stop], tangents[r, start:stop]
-            for n in range(m):
-                work[n] = ss[n] * hs[n] - two * cs[n] * (vs[n] * ts[n])
-                work[BLOCK + n] = ss[n] * ts[n]
-            for n in range(m):
-                hs[n] = work[n]
-                ts[n] = work[BLOCK + n]
-            sum_h[r] += total(work[:m])
-            sum_t[r] += total(work[BLOCK : BLOCK + m])

@@ -20,7 +20,8 @@ from refnaf.kernels.array.root import monotone_root
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.kernels.cpu import root
 from refnaf.kernels.cpu.arrays import plain, widest
-from refnaf.kernels.cpu.block import BLOCK, activated, least_slope, paths, widened
+from refnaf.kernels.cpu.block import least_slope, paths, widened
+from refnaf.kernels.cpu.block_steps import BLOCK, activated
 from refnaf.kernels.cpu.block_weights import weight
 from refnaf.kernels.cpu.compiler import kernel, part
 from refnaf.kernels.cpu.elementary import log
@@ -51,9 +52,9 @@ def inverse(
     least = least_slope(weights, y.dtype)
     if not math.isfinite(least):
         ws.release(mark)
-        few = None if context is None else context.astype(np.float64)
+        wide = None if context is None else context.astype(np.float64)
         with np.errstate(all="ignore"):
-            found = array_inverse.inverse(y.astype(np.float64), few, widened(net), ws=ws)
+            found = array_inverse.inverse(y.astype(np.float64), wide, widened(net), ws=ws)
             return found[0].astype(y.dtype), found[1].astype(y.dtype), found[2].astype(y.dtype)
     added, mixed = array.shifts(net, context)[0], np.ascontiguousarray(paths(net, dim).T)
     log_mixed = [None if each is None else np.broadcast_to(each, dim) for each in array.mixture_of(net, y.dtype)]
@@ -158,8 +159,9 @@ def _times(matrix: Any, at: int, rows: int, columns: int, source: Any, first: in
 def _evaluate(
     point: Any, slots: Any, sizes: Any, own: Any, slopes: Any, mixed: Any, leak: Any, scratch: Any, results: Any
 ) -> None:
-    """y, its slope and its log-slope, the rows of ``results``, for a block of x, and the units' values: the rows of the
-    first array of the scratch, in which those of a layer follow those of the layer below, as in ``slots``."""
+    """y, its slope and its log-slope, and the size of the terms that y is the sum of: the rows of ``results``, for a
+    block of x; and the units' values: the rows of the first array of the scratch, in which those of a layer follow
+    those of the layer below, as in ``slots``."""
     values, tangents, z, v, work = scratch
     dtype = slots.dtype.type
     zero = dtype(0)
@@ -176,6 +178,14 @@ def _evaluate(
         else:
             _times(own, at, rows, columns, values, below, z)
             _times(slopes, at, rows, columns, tangents, below, v)
+        if k == layers - 1:
+            for n in range(LANES):
+                results[3, n] = abs(slots[above * LANES + n])
+            for j in range(columns):
+                w = own[at + j]
+                for n in range(LANES):
+                    size = values[(below + j) * LANES + n] if k > 0 else point[n]
+                    results[3, n] += w * abs(size)
         at += rows * columns
         for j in range(rows):
             r, s = _U(j * LANES), _U((above + j) * LANES)
@@ -192,6 +202,7 @@ def _evaluate(
     for n in range(LANES):
         results[0, n] = scale * z[n] + straight * point[n]
         results[1, n] = by * v[n] + plus
+        results[3, n] = scale * results[3, n] + abs(straight * point[n])
     for n in range(LANES):
         results[2, n] = log(results[1, n])
 
@@ -226,7 +237,7 @@ def _solve(
     tangents, z = np.zeros(total * LANES, y.dtype), np.zeros(wide * LANES, y.dtype)
     v, work = np.zeros(wide * LANES, y.dtype), np.zeros(3 * BLOCK, y.dtype)
     scratch = values, tangents, z, v, work
-    results, state = np.zeros((3, LANES), y.dtype), np.zeros((root.ROWS, LANES), y.dtype)
+    results, state = np.zeros((4, LANES), y.dtype), np.zeros((root.ROWS, LANES), y.dtype)
     for start in range(0, len(y), LANES):
         stop = min(start + LANES, len(y))
         m = stop - start
@@ -245,6 +256,11 @@ def _solve(
         while left > 0 and step < root.ALL_STEPS:
             _evaluate(state[root.POINT], slots, sizes, own, slopes, mixed, dtype(leak), scratch, results)
             left = root.advance(state, ys, results[0], results[2], m, step, dtype(eps))
+            for n in range(m):
+                # less than the rounding of y's terms: another point is as good
+                if state[root.DONE, n] == 0 and abs(results[0, n] - ys[n]) <= dtype(eps) * results[3, n]:
+                    state[root.DONE, n] = 1
+                    left -= 1
             step += 1
         _evaluate(state[root.ROOT], slots, sizes, own, slopes, mixed, dtype(leak), scratch, results)
         row, above = 0, 0

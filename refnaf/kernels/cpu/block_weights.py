@@ -41,7 +41,7 @@ def weight(raw: np.ndarray, gain: np.ndarray, dim: int, epsilon: float, ws: Work
     rows, columns = raw.shape[0] // dim, raw.shape[1] // dim
     full, own = ws.take(raw.shape, raw.dtype), ws.take((dim, rows, columns), raw.dtype)
     numbers = ws.take((5, len(raw)), np.float64)
-    if not (raw.flags.c_contiguous and raw.flags.writeable):
+    if not raw.flags.c_contiguous:
         given, raw = raw, ws.take(raw.shape, raw.dtype)
         np.copyto(raw, given)
     shortest = float(np.finfo(raw.dtype).tiny) / float(np.finfo(raw.dtype).eps)

@@ -24,7 +24,7 @@ from refnaf.kernels.cpu.compiler import kernel, part
 
 #: Rows of what :func:`far_forward` notes of a layer's units and outputs.
 V, LOG_DV, P, SLOPE = 0, 1, 2, 3
-S_PLUS, S_MINUS, LINK, TOP, H, LOG_T, ABOVE, BELOW = 0, 1, 2, 3, 4, 5, 6, 7
+S_PLUS, S_MINUS, LINK, TOP, H, LOG_T, ABOVE, BELOW, TOTAL = 0, 1, 2, 3, 4, 5, 6, 7, 8
 
 
 @part
@@ -59,7 +59,7 @@ def _top(raw: Any, start: int, d: int) -> float:
 def far_forward(
     x: float, raw: Any, matrices: Any, d: int, layers: int, offset: float, floor: float, units: Any, outputs: Any
 ) -> None:
-    """Fill ``units`` (layers, 4, d) and ``outputs`` (layers, 8, d) for x, raw ``(P,)`` and matrices, all float64.
+    """Fill ``units`` (layers, 4, d) and ``outputs`` (layers, 9, d) for x, raw ``(P,)`` and matrices, all float64.
 
     The last layer's ``outputs[layers - 1, H, 0]`` and ``[..., LOG_T, 0]`` are y and log dy/dx.
     """
@@ -73,6 +73,9 @@ def far_forward(
             else:
                 for j in range(d):
                     logs[j] = matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u)
+                top = _top(logs, 0, d)
+                for j in range(d):
+                    logs[j] -= top
                 total = _log_sum(logs)
                 v = 0.0
                 for j in range(d):
@@ -93,14 +96,17 @@ def far_forward(
         for o in range(outs):
             for j in range(d):
                 logs[j] = matrices[at + o * d + j] + (raw[start + 2 * d + j] - top_w)
-            top = _log_sum(logs)
-            outputs[k, TOP, o] = top
+            top = _top(logs, 0, d)
+            for j in range(d):
+                logs[j] -= top
+            total = _log_sum(logs)
+            outputs[k, TOP, o], outputs[k, TOTAL, o] = top, total
             for sign in range(3):
                 for j in range(d):
                     p = units[k, P, j]
                     tail = math.log1p(math.exp(-abs(p)))
                     log_plus, log_minus = -(max(-p, 0.0) - below + tail), -(max(p, 0.0) - above + tail)
-                    logs[j] = matrices[at + o * d + j] + (raw[start + 2 * d + j] - top_w) - top
+                    logs[j] = matrices[at + o * d + j] + (raw[start + 2 * d + j] - top_w) - top - total
                     if sign == 0:
                         logs[j] += log_plus
                     elif sign == 1:
@@ -152,7 +158,8 @@ def far_vjp(
                 plus, minus = math.exp(-(max(-p, 0.0) + tail)), math.exp(-(max(p, 0.0) + tail))
                 log_plus = -(max(-p, 0.0) - outputs[k, BELOW, o] + tail)
                 log_minus = -(max(p, 0.0) - outputs[k, ABOVE, o] + tail)
-                log_w = matrices[at + o * d + j] + (raw[start + 2 * d + j] - top_w) - outputs[k, TOP, o]
+                log_w = matrices[at + o * d + j] + (raw[start + 2 * d + j] - top_w)
+                log_w = log_w - outputs[k, TOP, o] - outputs[k, TOTAL, o]
                 share_plus = math.exp(log_w + log_plus - outputs[k, S_PLUS, o])
                 share_minus = math.exp(log_w + log_minus - outputs[k, S_MINUS, o])
                 log_dp = math.log(units[k, SLOPE, j]) + units[k, LOG_DV, j]
@@ -176,15 +183,15 @@ def far_vjp(
             if k == 0:
                 on_x += on_v
                 continue
-            total = -math.inf
+            top = -math.inf
             for j in range(d):
-                total = max(total, matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u))
+                top = max(top, matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u))
             norm = 0.0
             for j in range(d):
-                norm += math.exp(matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u) - total)
-            total += math.log(norm)
+                norm += math.exp(matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u) - top)
+            total = math.log(norm)
             for j in range(d):
-                log_u = matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u) - total
+                log_u = matrices[at + i * d + j] + (raw[start + 3 * d + j] - top_u) - top - total
                 u = math.exp(log_u)
                 share = math.exp(log_u + outputs[k - 1, LOG_T, j] - units[k, LOG_DV, i])
                 on_h[j] += on_v * u
@@ -198,7 +205,7 @@ def far_vjp(
 def far_scratch(size: int, layers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A column of raw numbers, and what :func:`far_forward` notes."""
     d = (size + layers - 1) // (4 * layers - 1)
-    return np.empty(size), np.empty((layers, 4, d)), np.empty((layers, 8, d))
+    return np.empty(size), np.empty((layers, 4, d)), np.empty((layers, 9, d))
 
 
 @kernel
