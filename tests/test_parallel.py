@@ -172,7 +172,9 @@ def test_objectives_are_the_same_bytes(name, backend):
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-@pytest.mark.parametrize(("model", "options"), [("maf-ddsf", {"units": 4}), ("maf-mog", {"components": 3}), ("bnaf", {})])
+@pytest.mark.parametrize(
+    ("model", "options"), [("maf-ddsf", {"units": 4}), ("maf-mog", {"components": 3}), ("bnaf", {})]
+)
 def test_fits_are_the_same_bytes(model, options, backend, tmp_path):
     x = np.random.default_rng(0).normal(size=(700, 3)) @ np.array([[1, 0.5, 0], [0, 1, 2], [0, 0, 0.3]])
     hidden = (4,) if model == "bnaf" else (24, 24)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +32,7 @@ def fit(backend: str, threads: int) -> None:
     x = np.load(ROOT / "data" / "power.npy")
     first, second, test = split_rows(len(x), 0, test=0.1, validation=0.1)
     known = inspect.signature(refnaf.fit).parameters
-    chosen = {"backend": backend} if "backend" in known else {}
+    chosen: dict[str, Any] = {"backend": backend} if "backend" in known else {}
     flow = refnaf.fit(x[first], validation=x[second], threads=threads, seed=0, **chosen)
     print(json.dumps({"nats": float(flow.log_prob(x[test]).mean()), "numbers": flow.n_params}))
 

@@ -21,7 +21,9 @@ KEPT = (differentiable.MOST_KEPT, 0)
 BACKENDS = ("numpy", "numba")
 
 
-@pytest.fixture(params=[(n, b, k) for n in NAMES for b in BACKENDS for k in KEPT], ids=lambda p: f"{p[0]}-{p[1]}-{p[2]}")
+@pytest.fixture(
+    params=[(n, b, k) for n in NAMES for b in BACKENDS for k in KEPT], ids=lambda p: f"{p[0]}-{p[1]}-{p[2]}"
+)
 def subject(request, monkeypatch):
     """A flow in several chunks, its rows and context; and whether runs are kept or not."""
     name, backend, kept = request.param
@@ -205,7 +207,10 @@ def test_the_refused_are_refused_in_one_line_and_leave_nothing(recwarn):
         ((x[:, :2], context, dict(flow.params)), "must have shape"),
         ((x, context[:3], dict(flow.params)), "as many rows"),
         ((x, None, dict(flow.params)), "needs a context"),
-        ((x, context, {"1.weight.0": flow.params["1.weight.0"]}), "must hold every parameter of the flow: .* is missing"),
+        (
+            (x, context, {"1.weight.0": flow.params["1.weight.0"]}),
+            "must hold every parameter of the flow: .* is missing",
+        ),
         ((x, context, wrong), "parameter 1.weight.0 must have shape"),
     ]:
         for argnum in (0, 2):

@@ -171,6 +171,8 @@ def test_weights_that_overflow_float32_are_done_in_float64():
     with np.errstate(over="ignore"):
         saved, got = _run(compiled, net, x, None, *_grads(x))
     assert len(saved.rare) == 9
+    none = _run(compiled, net, x[:, :0], None, *_grads(x[:, :0]))[1]
+    assert none["y"].shape == none["x.0"].shape == (2, 0) and not none["weights.0"].any()
     wide, *inputs = _wide(net, x, *_grads(x))
     _, expected = _run(array, wide, inputs[0], None, *inputs[1:])
     for name, b in expected.items():

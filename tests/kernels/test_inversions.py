@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from refnaf.kernels.cpu import ddsf, dsf, mixture
+from refnaf.kernels.cpu.arrays import widest
 from refnaf.reference import ddsf as reference_ddsf
 from refnaf.reference import dsf as reference_dsf
 from refnaf.reference import mixture as reference_mixture
@@ -27,7 +28,7 @@ INVERSES = {"dsf": dsf.inverse, "ddsf": ddsf.inverse, "mog": mixture.inverse}
 REFERENCES = {"dsf": reference_dsf, "ddsf": reference_ddsf, "mog": reference_mixture}
 FORWARDS = {"dsf": reference_dsf.dsf, "ddsf": reference_ddsf.ddsf, "mog": reference_mixture.mog}
 #: Multiples of the bound above.
-ALLOWED = {"dsf": 32, "ddsf": 32, "mog": 64}
+ALLOWED = {"dsf": 4, "ddsf": 4, "mog": 4}
 CHUNK = 50_000
 
 
@@ -85,8 +86,11 @@ def _invert(name, n, dtype, seed):
     outside = (x < low - edge) | (x > high + edge)
     assert not outside.any(), f"{name}: {outside.sum()} roots outside their brackets"
     bound = _bound(name, x, wide_y, wide, matrices, log_slope, eps)
-    worst = np.max(np.abs(value - wide_y) / bound)
-    claimed = np.max(np.abs(found[2]) / bound)
+    # a root beyond the largest floats has the farthest point in its place, and a residual that says so
+    beyond = (np.abs(x) >= 0.99 * widest(np.dtype(dtype))) & (np.sign(found[2]) == -np.sign(x))
+    assert beyond.mean() < 0.01
+    worst = np.max((np.abs(value - wide_y) / bound)[~beyond], initial=0)
+    claimed = np.max((np.abs(found[2]) / bound)[~beyond], initial=0)
     assert worst <= ALLOWED[name], f"{name}: |f(x) - y| is {worst:.3g} of its bound"
     assert claimed <= ALLOWED[name], f"{name}: the residual is {claimed:.3g} of its bound"
     return worst

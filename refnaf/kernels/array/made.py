@@ -153,7 +153,7 @@ def vjp(saved: Any, grad: np.ndarray, ws: Workspace, into: Mapping[str, Sequence
         for source in sources(skips, layer):
             skipped[source] = skipped[source] + grad if source in skipped else grad
         if not summed:
-            np.sum(grad, axis=1, out=out["biases"][layer])
+            pieces.activate_vjp(grad, None, grad, out["biases"][layer])
         if c is not None:
             out["context_weights"][layer] = np.dot(grad, c.T)
             part = np.dot(context_weights[layer].T, grad)

@@ -57,7 +57,7 @@ class Staircase:
         self._covers_in = sum(b.columns.stop - b.columns.start for b in self._up) == mask.shape[1]
 
     def _edge(self, block: Block) -> tuple[slice, np.ndarray] | None:
-        """Columns of a block that are not all ones, counted from its first, and the mask there; None if there are none."""
+        """Columns of a block that are not all ones, counted from its first, and the mask there; or None."""
         part = self.mask[block]
         steps = np.flatnonzero(~part.all(axis=0))
         if not len(steps):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
 import numpy as np
+
+T = TypeVar("T")
 
 
 class Workspace:
@@ -15,6 +21,13 @@ class Workspace:
     def __init__(self) -> None:
         self._buffers: list[np.ndarray] = []
         self._next = 0
+        self._own: dict[Any, Any] = {}
+
+    def own(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gave for this key the first time: scratch of which every call may have the same."""
+        if key not in self._own:
+            self._own[key] = make()
+        return self._own[key]
 
     def reset(self) -> None:
         self._next = 0
@@ -29,7 +42,7 @@ class Workspace:
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         """An uninitialised C-contiguous array."""
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         size = max(count * np.dtype(dtype).itemsize, 1)
         if self._next == len(self._buffers):
             self._buffers.append(np.empty(size, np.uint8))

@@ -57,11 +57,9 @@ class Saved(NamedTuple):
 
 def paths(net: Network, dim: int) -> np.ndarray:
     """F and A of y, and of its slope, ``(4, D)`` in float64."""
-    mixed = array.mixture_of(net, np.float64)
-    ones = (1.0, 0.0, 1.0, 0.0)
     out = np.empty((4, dim))
-    for row, log_path, otherwise in zip(out, mixed, ones, strict=True):
-        row[:] = otherwise if log_path is None else np.exp(log_path)
+    for row, log_path, without in zip(out, array.mixture_of(net, np.float64), (1, 0, 1, 0), strict=True):
+        row[:] = without if log_path is None else np.exp(log_path)
     return out
 
 
@@ -85,8 +83,9 @@ def forward(
     mixed, least = paths(net, dim), least_slope(weights, x.dtype)
     read = None if context is None else made.squash(context, net.bound)
     y, log_slope, bad = np.empty_like(x), np.empty_like(x), np.zeros(n, np.bool_)
+    everywhere = not math.isfinite(least)
     with np.errstate(over="ignore", invalid="ignore"):
-        if not math.isfinite(least):
+        if everywhere:
             bad[:] = True
             run = Pass([x], [], [], [], y, y)
         elif keep:
@@ -94,7 +93,7 @@ def forward(
         else:
             run = _by_parts(x, read, net, weights, mixed, least, y, log_slope, bad, ws)
     rare = np.flatnonzero(bad)
-    careful = _carefully(x, context, net, rare, y, log_slope) if len(rare) else None
+    careful = _carefully(x, context, net, rare, y, log_slope) if len(rare) or everywhere else None
     if not keep:
         return y, log_slope, None
     if 0 < len(rare) < n:

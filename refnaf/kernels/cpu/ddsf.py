@@ -26,14 +26,19 @@ _OFFSET = float(inverse_softplus(1 - SLOPE_FLOOR))
 _U = np.uint64
 
 
-def pack(matrices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Raw matrices ``W_1, U_2, W_2, ...`` less their rows' largest entries, one after the other: in float64 as they are,
-    then ``E = exp`` of them in their own dtype, and the transposes of these."""
-    shifted = [matrix - np.max(matrix, axis=1, keepdims=True) for matrix in matrices]
-    e = [np.exp(matrix) for matrix in shifted]
-    less = [m.astype(np.float64) - np.max(m, axis=1, keepdims=True) for m in matrices]
-    raw = np.concatenate([matrix.ravel() for matrix in less])
-    return raw, np.concatenate([part.ravel() for part in e]), np.concatenate([part.T.ravel() for part in e])
+def _less_largest(matrix: np.ndarray) -> np.ndarray:
+    return matrix - np.max(matrix, axis=1, keepdims=True)
+
+
+def pack(matrices: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """``E = exp(W - row max)`` of ``W_1, U_2, W_2, ...`` one after the other, and the transposes of these."""
+    e = [np.exp(_less_largest(matrix)) for matrix in matrices]
+    return np.concatenate([part.ravel() for part in e]), np.concatenate([part.T.ravel() for part in e])
+
+
+def raw_matrices(matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """The matrices less their rows' largest entries, one after the other, float64: as :mod:`.far` takes them."""
+    return np.concatenate([_less_largest(matrix.astype(np.float64)).ravel() for matrix in matrices])
 
 
 def supports(options: dict[str, Any]) -> bool:
@@ -55,33 +60,34 @@ def forward(
     """
     x, theta = plain(x), plain(theta)
     sizes = _sizes(theta, matrices)
-    raw, e, e_t = pack(matrices)
+    e, e_t = pack(matrices)
     y, log_slope, far = np.empty_like(x), np.empty_like(x), np.zeros(x.shape, np.bool_)
     kept = theta if overwrite or not keep else ws.take(theta.shape, x.dtype)
     flat = [a.reshape(-1) for a in (x, theta, y, log_slope, kept, far)]
-    room = block_room(x.dtype, *sizes[2:])
+    room = ws.own(("ddsf", x.dtype, *sizes[2:]), lambda: block_room(x.dtype, *sizes[2:]))
     if _forward(*flat, e, *room, keep, *sizes, _OFFSET, SLOPE_FLOOR, SMALLEST[x.dtype]):
         rare = far_scratch(theta.shape[1], sizes[3])
-        far_columns(x, kept, raw, far, y, log_slope, *sizes[2:], _OFFSET, SLOPE_FLOOR, *rare)
-    return y, log_slope, (x, kept, far, matrices, raw, e, e_t) if keep else None
+        far_columns(x, kept, raw_matrices(matrices), far, y, log_slope, *sizes[2:], _OFFSET, SLOPE_FLOOR, *rare)
+    return y, log_slope, (x, kept, far, matrices, e, e_t) if keep else None
 
 
 def vjp(
     saved: Any, grad_y: np.ndarray, grad_log_slope: np.ndarray, ws: Workspace
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Cotangents of y ``(D, N)`` and log dy/dx ``(1 or D, N)`` to those of x, theta and the shared matrices."""
-    x, kept, far, matrices, raw, e, e_t = saved
+    x, kept, far, matrices, e, e_t = saved
     sizes = _sizes(kept, matrices)
     grad_x, grad_theta = np.empty_like(x), ws.take(kept.shape, kept.dtype)
-    grad_e, grad_raw = np.zeros(len(raw)), np.zeros(len(raw))
+    grad_e, grad_raw = np.zeros(len(e)), np.zeros(len(e))
     gy, gl = plain(grad_y), plain(np.broadcast_to(grad_log_slope, x.shape))
     flat = [a.reshape(-1) for a in (x, kept, far, gy, gl, grad_x, grad_theta)]
-    room, back = block_room(x.dtype, *sizes[2:]), pull_room(x.dtype, sizes[2])
+    room = ws.own(("ddsf", x.dtype, *sizes[2:]), lambda: block_room(x.dtype, *sizes[2:]))
+    back = ws.own(("ddsf back", x.dtype, sizes[2]), lambda: pull_room(x.dtype, sizes[2]))
     _vjp(*flat, e, e_t, grad_e, *room, *back, *sizes, SLOPE_FLOOR)
     if far.any():
         grads = gy, gl, grad_x, grad_theta, grad_raw
         rare = far_scratch(kept.shape[1], sizes[3])
-        far_columns_vjp(x, kept, raw, far, *grads, *sizes[2:], _OFFSET, SLOPE_FLOOR, *rare)
+        far_columns_vjp(x, kept, raw_matrices(matrices), far, *grads, *sizes[2:], _OFFSET, SLOPE_FLOOR, *rare)
     grad_raw += grad_e * e
     grads_of, start = [], 0
     for matrix in matrices:
@@ -95,7 +101,7 @@ def inverse(y: np.ndarray, theta: np.ndarray, *matrices: np.ndarray) -> tuple[np
     """y ``(N,)``, theta ``(P, N)`` to x, log dx/dy and the residual ``f(x) - y``, each ``(N,)``."""
     y, theta = plain(y), plain(theta)
     sizes = _sizes(theta[None], matrices)[1:]
-    raw, e, _ = pack(matrices)
+    raw, (e, _) = raw_matrices(matrices), pack(matrices)
     found = np.empty_like(y), np.empty_like(y), np.empty_like(y)
     state = np.zeros((root.ROWS, BLOCK), y.dtype)
     limits = SMALLEST[y.dtype], float(np.finfo(y.dtype).eps), widest(y.dtype)
@@ -196,8 +202,10 @@ def _vjp(
             m = _U(min(BLOCK, count - start))
             here, raw = _U(i * count + start), _U(i * size * count + start)
             if m < lanes:
+                # the padding: any finite numbers, and cotangents of zero
                 slots[:] = one
                 on_sums[:] = zero
+                point[:] = zero
             for j in range(size):
                 out, row = raw + _U(j) * step, _U(j * BLOCK)
                 for n in range(m):

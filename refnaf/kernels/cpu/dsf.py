@@ -49,7 +49,7 @@ def forward(
 
     Nothing is kept for a VJP without ``keep``; with ``overwrite`` it is kept in theta itself.
     """
-    x, theta = plain(x), plain(theta)
+    x, theta, floor = plain(x), plain(theta), float(floor)
     dims, size, count = theta.shape
     y, log_slope, far = np.empty_like(x), np.empty_like(x), np.zeros(x.shape, np.bool_)
     kept = theta if overwrite or not keep else ws.take(theta.shape, x.dtype)
@@ -84,7 +84,7 @@ def inverse(
     y: np.ndarray, theta: np.ndarray, *, floor: float = SLOPE_FLOOR
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """y ``(N,)``, theta ``(3 d, N)`` to x, log dx/dy and the residual ``f(x) - y``, each ``(N,)``."""
-    y, theta = plain(y), plain(theta)
+    y, theta, floor = plain(y), plain(theta), float(floor)
     size, count = theta.shape
     x, log_slope, residual = np.empty_like(y), np.empty_like(y), np.empty_like(y)
     offset, eps = float(inverse_softplus(1 - floor)), float(np.finfo(y.dtype).eps)
