@@ -53,6 +53,14 @@ def _libraries() -> Any:
     return ThreadpoolController()
 
 
+def _free() -> None:
+    """Let this thread, and then any other, set their number: since version 3.8 it is the first one's to set alone."""
+    for library in _libraries().lib_controllers:
+        clear = getattr(library, "clear_controlling_thread", None)
+        if clear is not None:
+            clear(force=True)
+
+
 class _Serial:
     """Threads inside :func:`serial_algebra`: the first to enter sets the limit, the last to leave lifts it."""
 
@@ -65,7 +73,9 @@ class _Serial:
         me = threading.get_ident()
         with self.lock:
             if not self.depths:
+                _free()
                 self.limits = _libraries().limit(limits=1, user_api="blas")
+                _free()
             self.depths[me] = self.depths.get(me, 0) + 1
 
     def leave(self) -> None:
@@ -75,7 +85,13 @@ class _Serial:
             if not self.depths[me]:
                 del self.depths[me]
             if not self.depths:
-                self.limits.restore_original_limits()
+                self.lift()
+
+    def lift(self) -> None:
+        """Give linear algebra its threads back."""
+        _free()
+        self.limits.restore_original_limits()
+        _free()
 
     def forked(self) -> None:
         """In a forked child only the thread that forked goes on."""
@@ -83,7 +99,7 @@ class _Serial:
         self.lock = threading.Lock()
         self.depths = {me: self.depths[me]} if me in self.depths else {}
         if others and not self.depths:
-            self.limits.restore_original_limits()
+            self.lift()
 
 
 _serial = _Serial()

@@ -284,6 +284,10 @@ def test_algebra_is_serial_until_the_last_has_left(two_threads_of_algebra):
             left.wait(10)
             seen.append(_algebra())
 
+    def inside():
+        with serial_algebra():
+            return _algebra()
+
     other = threading.Thread(target=second)
     with serial_algebra(), serial_algebra():
         other.start()
@@ -294,6 +298,10 @@ def test_algebra_is_serial_until_the_last_has_left(two_threads_of_algebra):
     assert seen == [[1] * len(two_threads_of_algebra)] * 2
     assert _algebra() == two_threads_of_algebra
     assert not parallel._serial.depths
+    # and one that is not the first thread may as well
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(inside).result() == [1] * len(two_threads_of_algebra)
+    assert _algebra() == two_threads_of_algebra
 
 
 def test_threads_that_change_places_often_do_not_lose_their_buffers():

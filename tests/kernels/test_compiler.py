@@ -121,7 +121,7 @@ print(config.CACHE_DIR)
 """
     assert _python(code)[0] == ""
     assert _python(code, NUMBA_CACHE_DIR=str(tmp_path))[0] == str(tmp_path)
-    assert compiler.config.CACHE_DIR == os.environ.get("NUMBA_CACHE_DIR", "")
+    assert os.environ.get("NUMBA_CACHE_DIR", "") == compiler.config.CACHE_DIR
 
 
 def test_numba_is_imported_where_kernels_are_needed_and_nowhere_else(tmp_path):
