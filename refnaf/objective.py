@@ -18,7 +18,7 @@ from refnaf.reference.variational import free_energy, sample_log_prob
 
 #: Rows that are differentiated together: between these, and a batch in as many parts. By the batch and the model alone,
 #: so that sums do not depend on the number of threads. Each part has gradients of its own: of a large model, few.
-FEWEST_ROWS, MOST_ROWS = 64, 256
+FEWEST_ROWS, MOST_ROWS = 128, 256
 PARTS, PARTS_OF_LARGE, LARGE = 4, 2, 1_000_000
 #: Numbers of a gradient that are added up together.
 SUMMED = 1 << 17

@@ -20,7 +20,7 @@ from refnaf.parallel import Workers, default_threads, serial_algebra
 
 #: Values of pseudo-parameters that a chunk of rows may make at once; an inverse makes those of one dimension at a time.
 CHUNK_VALUES = 1 << 19
-INVERSE_CHUNK = 512
+INVERSE_CHUNK = 1024
 
 
 class Flow:

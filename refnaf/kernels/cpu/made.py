@@ -14,8 +14,6 @@ from refnaf.kernels.cpu.compiler import kernel
 from refnaf.kernels.cpu.elementary import expm1_negative, tanh
 from refnaf.kernels.cpu.sums import total
 
-_CODES: dict[str | None, int] = {None: 0, "relu": 1, "elu": 2, "tanh": 3}
-
 
 def squash(x: np.ndarray, bound: float | None) -> np.ndarray:
     """What the network reads: ``x / (1 + |x| / bound)``, or x itself without a bound."""
@@ -39,7 +37,7 @@ def squash_vjp(x: np.ndarray, bound: float | None, grad: np.ndarray) -> np.ndarr
 
 def activate(z: np.ndarray, bias: np.ndarray, name: str | None) -> np.ndarray:
     """Add bias ``(H,)`` to z ``(H, N)`` and apply the activation ("elu", "relu", "tanh", or None), all in place."""
-    _activate(z, plain(bias), _CODES[name])
+    _ACTIVATE[name](z, plain(bias))
     return z
 
 
@@ -48,7 +46,7 @@ def activate_vjp(h: np.ndarray, name: str | None, grad: np.ndarray, grad_bias: n
 
     Sums are accumulated in float64. Without an activation h is not read.
     """
-    _activate_vjp(h, _CODES[name], grad, grad_bias)
+    _ACTIVATE_VJP[name](h, grad, grad_bias)
 
 
 @kernel
@@ -69,42 +67,81 @@ def _squash_vjp(x: Any, inverse: float, grad: Any, out: Any) -> None:
         out[n] = grad[n] * below * below
 
 
+# a kernel an activation, so that only the one in use is compiled
+
+
 @kernel
-def _activate(z: Any, bias: Any, code: int) -> None:
-    dtype = z.dtype.type
-    zero = dtype(0)
+def _shift(z: Any, bias: Any) -> None:
     for i in range(len(z)):
         row, b = z[i], bias[i]
-        if code == 2:
-            for n in range(len(row)):
-                v = row[n] + b
-                low = expm1_negative(zero if v > zero else v)
-                row[n] = v if v > zero else low
-        elif code == 1:
-            for n in range(len(row)):
-                v = row[n] + b
-                row[n] = zero if v < zero else v
-        elif code == 3:
-            for n in range(len(row)):
-                row[n] = tanh(row[n] + b)
-        else:
-            for n in range(len(row)):
-                row[n] = row[n] + b
+        for n in range(len(row)):
+            row[n] = row[n] + b
 
 
 @kernel
-def _activate_vjp(h: Any, code: int, grad: Any, grad_bias: Any) -> None:
-    dtype = grad.dtype.type
-    zero, one = dtype(0), dtype(1)
+def _elu(z: Any, bias: Any) -> None:
+    zero = z.dtype.type(0)
+    for i in range(len(z)):
+        row, b = z[i], bias[i]
+        for n in range(len(row)):
+            v = row[n] + b
+            low = expm1_negative(zero if v > zero else v)
+            row[n] = v if v > zero else low
+
+
+@kernel
+def _relu(z: Any, bias: Any) -> None:
+    zero = z.dtype.type(0)
+    for i in range(len(z)):
+        row, b = z[i], bias[i]
+        for n in range(len(row)):
+            v = row[n] + b
+            row[n] = zero if v < zero else v
+
+
+@kernel
+def _tanh(z: Any, bias: Any) -> None:
+    for i in range(len(z)):
+        row, b = z[i], bias[i]
+        for n in range(len(row)):
+            row[n] = tanh(row[n] + b)
+
+
+@kernel
+def _sum(h: Any, grad: Any, grad_bias: Any) -> None:
+    for i in range(len(grad)):
+        grad_bias[i] = total(grad[i])
+
+
+@kernel
+def _elu_vjp(h: Any, grad: Any, grad_bias: Any) -> None:
+    zero, one = grad.dtype.type(0), grad.dtype.type(1)
     for i in range(len(grad)):
         value, row = h[i], grad[i]
-        if code == 2:
-            for n in range(len(row)):
-                row[n] = row[n] * (one + (value[n] if value[n] < zero else zero))
-        elif code == 1:
-            for n in range(len(row)):
-                row[n] = row[n] if value[n] > zero else zero
-        elif code == 3:
-            for n in range(len(row)):
-                row[n] = row[n] * (one - value[n] * value[n])
+        for n in range(len(row)):
+            row[n] = row[n] * (one + (value[n] if value[n] < zero else zero))
         grad_bias[i] = total(row)
+
+
+@kernel
+def _relu_vjp(h: Any, grad: Any, grad_bias: Any) -> None:
+    zero = grad.dtype.type(0)
+    for i in range(len(grad)):
+        value, row = h[i], grad[i]
+        for n in range(len(row)):
+            row[n] = row[n] if value[n] > zero else zero
+        grad_bias[i] = total(row)
+
+
+@kernel
+def _tanh_vjp(h: Any, grad: Any, grad_bias: Any) -> None:
+    one = grad.dtype.type(1)
+    for i in range(len(grad)):
+        value, row = h[i], grad[i]
+        for n in range(len(row)):
+            row[n] = row[n] * (one - value[n] * value[n])
+        grad_bias[i] = total(row)
+
+
+_ACTIVATE: dict[str | None, Any] = {None: _shift, "elu": _elu, "relu": _relu, "tanh": _tanh}
+_ACTIVATE_VJP: dict[str | None, Any] = {None: _sum, "elu": _elu_vjp, "relu": _relu_vjp, "tanh": _tanh_vjp}
