@@ -1,5 +1,6 @@
 """Bad input: one clear line each, exit code 2, nothing made or changed. And odd input that must work."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -259,7 +260,11 @@ def test_odd_tables_work(ok, name):
 def test_ctrl_c_of_a_real_process(folder):
     np.save("data.npy", table(2000))
     command = [sys.executable, "-m", "refnaf_cli", "fit", "data.npy", "--epochs", "100000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # what starts the tests may ignore the signal, and its children would too
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         deadline = time.monotonic() + 60
         while not (folder / "data.safetensors.checkpoint").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
