@@ -196,8 +196,12 @@ class Flow:
 
     def _chunks(self, x: np.ndarray, context: np.ndarray | None) -> Iterator[tuple[slice, np.ndarray, Any]]:
         for part in self._parts(len(x)):
-            c = None if context is None else np.ascontiguousarray(context[part].T)
-            yield part, np.ascontiguousarray(x[part].T), self.standard_context(c)
+            yield part, *self._columns(x, context, part)
+
+    def _columns(self, x: np.ndarray, context: np.ndarray | None, part: slice) -> tuple[np.ndarray, Any]:
+        """Some rows, and their context, as the layers read them."""
+        c = None if context is None else np.ascontiguousarray(context[part].T)
+        return np.ascontiguousarray(x[part].T), self.standard_context(c)
 
     # densities
 
@@ -262,8 +266,7 @@ class Flow:
                 ops = operations.make(self.backend)
             ops.saving = False
             ops.workspace.reset()
-            x = np.ascontiguousarray(rows[part].T)
-            c = self.standard_context(None if context is None else np.ascontiguousarray(context[part].T))
+            x, c = self._columns(rows, context, part)
             # far out, float32 overflows
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 if inverse:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from refnaf.kernels.array.root import widest
 from refnaf.kernels.cpu import ddsf, dsf, mixture
-from refnaf.kernels.cpu.arrays import widest
 from refnaf.reference import ddsf as reference_ddsf
 from refnaf.reference import dsf as reference_dsf
 from refnaf.reference import mixture as reference_mixture

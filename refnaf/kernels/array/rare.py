@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 #: Sums of positive terms below these have lost digits to underflow.
-SMALLEST = {np.dtype(np.float32): np.float32(1e-30), np.dtype(np.float64): np.float64(1e-280)}
+SMALLEST = {np.dtype(np.float32): 1e-30, np.dtype(np.float64): 1e-280}
 
 Transform = Callable[..., tuple[Any, Any]]
 

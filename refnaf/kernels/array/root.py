@@ -10,6 +10,11 @@ import numpy as np
 NEWTON_STEPS, ALL_STEPS = 60, 1200
 
 
+def widest(dtype: np.dtype) -> float:
+    """How far out a root is looked for."""
+    return min(float(np.finfo(dtype).max) / 4, 1e300)
+
+
 def monotone_root(
     function: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
     y: np.ndarray,
@@ -24,9 +29,9 @@ def monotone_root(
     become smaller than the spacing of floats.
     """
     eps = np.finfo(y.dtype).eps
-    widest = min(float(np.finfo(y.dtype).max) / 4, 1e300)
+    far = widest(y.dtype)
     # an infinite end is that of a function whose image ends before y: the farthest point then stands for the root
-    low, high = np.clip(low, -widest, widest), np.clip(high, -widest, widest)
+    low, high = np.clip(low, -far, far), np.clip(high, -far, far)
     low, high = low - 4 * eps * np.abs(low), high + 4 * eps * np.abs(high)
     x = np.clip(y, low, high)
     log_slope, residual = np.zeros_like(y), np.zeros_like(y)

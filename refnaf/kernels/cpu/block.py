@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnaf.kernels.array import block as array
+from refnaf.kernels.array.rare import SMALLEST
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.kernels.cpu import made
-from refnaf.kernels.cpu.arrays import SMALLEST, plain
+from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.block_steps import activate, activate_vjp, finish, finish_vjp
 from refnaf.kernels.cpu.block_weights import Weight, outer, product, transposed, weight, weight_vjp
 from refnaf.reference.block import SLOPE_LIMIT, Network

@@ -16,10 +16,10 @@ import numpy as np
 
 from refnaf.kernels.array import block as array
 from refnaf.kernels.array import block_inverse as array_inverse
-from refnaf.kernels.array.root import monotone_root
+from refnaf.kernels.array.root import monotone_root, widest
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.kernels.cpu import root
-from refnaf.kernels.cpu.arrays import plain, widest
+from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.block import least_slope, paths, widened
 from refnaf.kernels.cpu.block_steps import BLOCK, activated
 from refnaf.kernels.cpu.block_weights import weight

@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from refnaf.kernels.array.rare import SMALLEST
+from refnaf.kernels.array.root import widest
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.kernels.cpu import root
-from refnaf.kernels.cpu.arrays import SMALLEST, plain, widest
+from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.compiler import kernel, part
 from refnaf.kernels.cpu.elementary import exp_negative, expm1_negative, log, softplus
 from refnaf.kernels.cpu.far import LOG_T, H, far_columns, far_columns_vjp, far_forward, far_scratch
@@ -324,7 +326,4 @@ def _inverse(
                     values[n], slopes[n] = outputs[0, H, 0], outputs[0, LOG_T, 0]
             left = root.advance(state, ys, values, slopes, m, steps, dtype(eps))
             steps += 1
-        for n in range(m):
-            x[start + n] = state[root.ROOT, n]
-            log_slope[start + n] = -state[root.LOG_SLOPE, n]
-            residual[start + n] = state[root.RESIDUAL, n]
+        root.finish(state, start, m, x, log_slope, residual)

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from refnaf.kernels.array.rare import SMALLEST
+from refnaf.kernels.array.root import widest
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.kernels.cpu import root
-from refnaf.kernels.cpu.arrays import SMALLEST, plain, widest
+from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.compiler import kernel
 from refnaf.kernels.cpu.elementary import exp_bounded, exp_negative, expm1_negative, mills
 from refnaf.kernels.cpu.mixture_block import (
@@ -330,7 +332,4 @@ def _inverse(
                     values[n], slopes[n] = out[Y], out[LOG_SLOPE]
             left = root.advance(state, ys, values, slopes, m, step, dtype(eps))
             step += 1
-        for n in range(m):
-            x[start + n] = state[root.ROOT, n]
-            log_slope[start + n] = -state[root.LOG_SLOPE, n]
-            residual[start + n] = state[root.RESIDUAL, n]
+        root.finish(state, start, m, x, log_slope, residual)

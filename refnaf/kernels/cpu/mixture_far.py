@@ -12,7 +12,7 @@ from typing import Any
 
 from refnaf.kernels.cpu.compiler import kernel, part
 from refnaf.kernels.cpu.elementary import mills
-from refnaf.kernels.cpu.far import _log1p_exp, _log_sum
+from refnaf.kernels.cpu.far import _log1p_exp, _log_sum, _top
 from refnaf.reference.affine import LOG_SCALE_BOUND
 
 HUGE = 1e307
@@ -52,9 +52,7 @@ def mixture_far(x: float, raw: Any, bent: bool, floor: float, offset: float, not
     """Fill ``notes`` (COMPONENT_ROWS, K) and ``out`` (RESULTS,) for x and raw ``(3 K,)``, all float64."""
     count = len(raw) // 3
     log_w, q, log_s = notes[LOG_W], notes[Q], notes[LOG_S]
-    top = raw[0]
-    for k in range(1, count):
-        top = max(top, raw[k])
+    top = _top(raw, 0, count)
     # or the weights would be rounded at the size of what cancels in them
     for k in range(count):
         log_w[k] = raw[k] - top

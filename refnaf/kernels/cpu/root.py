@@ -66,3 +66,12 @@ def advance(state: Any, y: Any, value: Any, log_slope: Any, m: int, step: int, e
         state[POINT, n] = target if inside else low + (high - low) / 2
         left += 1
     return left
+
+
+@part
+def finish(state: Any, start: int, m: int, x: Any, log_slope: Any, residual: Any) -> None:
+    """The block's roots, the inverse's log-slopes and the residuals to their places."""
+    for n in range(m):
+        x[start + n] = state[ROOT, n]
+        log_slope[start + n] = -state[LOG_SLOPE, n]
+        residual[start + n] = state[RESIDUAL, n]
