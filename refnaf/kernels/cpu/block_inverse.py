@@ -155,7 +155,7 @@ def _times(matrix: Any, at: int, rows: int, columns: int, source: Any, first: in
                 out[o + _R3 + n] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
 
 
-@kernel
+@part
 def _evaluate(
     point: Any, slots: Any, sizes: Any, own: Any, slopes: Any, mixed: Any, leak: Any, scratch: Any, results: Any
 ) -> None:

@@ -71,8 +71,10 @@ def kernel(function: Callable[..., Any]) -> Any:
         config.CACHE_DIR = usual
 
 
-#: A function that kernels call, compiled with each of them.
-part = register_jitable(**FLAGS)
+#: A function that kernels call, compiled inside each of them. Left a function of its own it would be compiled for
+#: itself, too, and a process that compiles would run another copy of it than one that reads the cache, which may round
+#: otherwise. So kernels call no kernels.
+part = register_jitable(forceinline=True, **FLAGS)
 
 #: The same for sums of products, whose terms may be added in any order: fixed when it is compiled.
-summing = register_jitable(**{**FLAGS, "fastmath": {"contract", "reassoc"}})
+summing = register_jitable(forceinline=True, **{**FLAGS, "fastmath": {"contract", "reassoc"}})

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from refnaf.kernels.cpu.compiler import kernel, part, summing
+from refnaf.kernels.cpu.compiler import part, summing
 from refnaf.kernels.cpu.elementary import exp_negative, expm1_negative, log, softplus
 
 #: Samples a block.
@@ -125,7 +125,7 @@ def _exponentials(theta: Any, raw: Any, step: Any, m: Any, slots: Any, top: Any,
             slots[out + n] = exp_negative(theta[at + n] - top[n])
 
 
-@kernel
+@part
 def prepare(theta: Any, raw: Any, step: Any, m: Any, slots: Any, top: Any, d: int, layers: int, offset: Any) -> None:
     """Raw theta, flat, its rows a step apart, to softplus(a), b, ``exp(w - max)`` and ``exp(u - max)``."""
     if m < _LANES:
@@ -157,7 +157,7 @@ def pull_room(dtype: np.dtype, d: int) -> tuple[np.ndarray, ...]:
     return tuple(np.zeros(rows * d * BLOCK, dtype) for rows in (2, 3, 3, 5))
 
 
-@kernel
+@part
 def evaluate(
     point: Any, slots: Any, e: Any, scratch: Any, y: Any, log_slope: Any, least: Any, d: int, layers: int, floor: Any
 ) -> None:
@@ -231,7 +231,7 @@ def evaluate(
         log_slope[n] = log(last[_R1 + n])
 
 
-@kernel
+@part
 def pull_back(
     slots: Any,
     e_t: Any,
@@ -322,7 +322,7 @@ def pull_back(
                     down[o + _R1 + n] = on_t * ec * t
 
 
-@kernel
+@part
 def brackets(y: Any, m: int, slots: Any, low: Any, high: Any, d: int, layers: int, floor: Any) -> None:
     """An interval for each x with ``ddsf(x) = y``: from the last layer to the first (the reference's ``bracket``)."""
     row = len(slots) // BLOCK

@@ -55,7 +55,7 @@ def _top(raw: Any, start: int, d: int) -> float:
     return top
 
 
-@kernel
+@part
 def far_forward(
     x: float, raw: Any, matrices: Any, d: int, layers: int, offset: float, floor: float, units: Any, outputs: Any
 ) -> None:
@@ -122,7 +122,7 @@ def far_forward(
         start += 4 * d if k > 0 else 3 * d
 
 
-@kernel
+@part
 def far_vjp(
     raw: Any,
     matrices: Any,

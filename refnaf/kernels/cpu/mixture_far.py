@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from refnaf.kernels.cpu.compiler import kernel, part
+from refnaf.kernels.cpu.compiler import part
 from refnaf.kernels.cpu.elementary import mills
 from refnaf.kernels.cpu.far import _log1p_exp, _log_sum, _top
 from refnaf.reference.affine import LOG_SCALE_BOUND
@@ -47,7 +47,7 @@ def _far_excess(u: float, log_part: float) -> float:
     return e
 
 
-@kernel
+@part
 def mixture_far(x: float, raw: Any, bent: bool, floor: float, offset: float, notes: Any, out: Any) -> None:
     """Fill ``notes`` (COMPONENT_ROWS, K) and ``out`` (RESULTS,) for x and raw ``(3 K,)``, all float64."""
     count = len(raw) // 3
@@ -91,7 +91,7 @@ def mixture_far(x: float, raw: Any, bent: bool, floor: float, offset: float, not
     out[LOG_SLOPE] = out[MASS] + e * (u + 0.5 * e)
 
 
-@kernel
+@part
 def mixture_far_vjp(notes: Any, out: Any, grad_y: float, grad_log_slope: float, grad_raw: Any) -> float:
     """Cotangents of y and log dy/dx to that of x, which is returned, and of raw."""
     count = len(grad_raw) // 3
