@@ -6,6 +6,7 @@ The free energy needs samples of the flow and the gradient of a log-density in p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +14,15 @@ import numpy as np
 from refnaf import ops as operations
 from refnaf.flows import chain
 from refnaf.flows.flow import Flow
-from refnaf.parallel import Workers
+from refnaf.objective_room import Room, spare, views, whole
+from refnaf.parallel import Order, Workers
 from refnaf.reference.variational import free_energy, sample_log_prob
 
-#: Rows that are differentiated together: between these, and a batch in as many parts. By the batch and the model alone,
-#: so that sums do not depend on the number of threads. Each part has gradients of its own: of a large model, few.
-FEWEST_ROWS, MOST_ROWS = 128, 256
+#: Rows that are differentiated together: at most this many, and a batch in as many parts; at least as many as a backend
+#: wants. By the batch, the model and the backend alone, so that sums do not depend on the number of threads. Each part
+#: costs a pass over the gradient: of a large model, few.
+MOST_ROWS = 256
 PARTS, PARTS_OF_LARGE, LARGE = 4, 2, 1_000_000
-#: Numbers of a gradient that are added up together.
-SUMMED = 1 << 17
 
 
 #: x ``(N, D)`` to a log-density ``(N,)`` and its gradient ``(N, D)``.
@@ -31,8 +32,8 @@ LogDensity = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 class Objective:
     """A mean over a batch and its gradient, as functions of one flat vector of parameters.
 
-    The batch is cut into chunks of fixed size that plain threads share; each chunk has its own buffers, and the sums
-    are taken in order: the bits do not depend on ``threads``.
+    The batch is cut into chunks of fixed size that plain threads share. Each chunk adds a layer's gradient to the one
+    there is as soon as the chunk before has: the sums are taken in order, and their bits do not depend on ``threads``.
     """
 
     def __init__(self, flow: Flow, threads: int = 1) -> None:
@@ -43,8 +44,8 @@ class Objective:
         self.workers = Workers(threads)
         self._sums = operations.optimiser(flow.backend)
         self._ops: list[operations.ArrayOps] = []
-        self._grads: list[np.ndarray] = []
-        self._views: list[list[dict[str, np.ndarray]]] = []
+        self._rooms: list[list[Room]] = []
+        self._order = Order(len(flow.layers))
 
     def flat(self) -> np.ndarray:
         """The flow's own parameters as one vector ``(size,)`` of its dtype."""
@@ -53,45 +54,48 @@ class Objective:
 
     def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """Parameters by name, as views of a flat vector."""
-        out, start = {}, 0
-        for name, shape in self.shapes.items():
-            stop = start + int(np.prod(shape))
-            out[name] = flat[start:stop].reshape(shape)
-            start = stop
-        return out
+        return views(flat, self.shapes)
 
     def _start(self, flat: np.ndarray, rows: int) -> tuple[list[dict[str, Any]], list[slice]]:
         """The layers' parameters, and the chunks of a batch, with buffers for each."""
         parts = PARTS if self.size < LARGE else PARTS_OF_LARGE
-        step = min(max(-(-rows // parts), FEWEST_ROWS), MOST_ROWS)
+        fewest = operations.fewest_rows(self.flow.backend)
+        step = min(max(-(-rows // parts), fewest), MOST_ROWS)
         chunks = [slice(start, start + step) for start in range(0, rows, step)]
         while len(self._ops) < len(chunks):
             self._ops.append(operations.make(self.flow.backend))
-            self._grads.append(np.zeros(self.size, self.dtype))
-            self._views.append(self.flow.layer_params(self.views(self._grads[-1])))
+            self._rooms.append(spare(self.flow.layers, self.dtype) if self._rooms else whole(self.flow, self.dtype))
+        self._order.begin()
         return self.flow.layer_params(self.views(flat)), chunks
 
-    def _room(self, index: int) -> list[dict[str, np.ndarray]]:
-        """A chunk's gradients, layer by layer: views of its flat vector."""
-        return [dict(views) for views in self._views[index]]
+    def _take(self, chunk: int, layer: int, grads: dict[str, Any]) -> None:
+        """Add a chunk's gradient of a layer to those of the chunks before."""
+        room = self._rooms[chunk][layer]
+        room.keep(grads)
+        with self._order.turn(layer, chunk):
+            if chunk:
+                self._sums.gather(self._rooms[0][layer].flat, room.flat)
 
-    def _keep(self, index: int, grads: Sequence[dict[str, np.ndarray]]) -> None:
-        """Put those of a chunk's gradients that were not written there into its flat vector."""
-        for views, layer_grads in zip(self._views[index], grads, strict=True):
-            for name, array in layer_grads.items():
-                if array is not views[name]:
-                    views[name][...] = array
+    def _grads(self, chunk: int) -> list[dict[str, np.ndarray]]:
+        """Arrays for a chunk's gradients, layer by layer."""
+        return [dict(room.views) for room in self._rooms[chunk]]
 
-    def _mean(self, chunks: int, rows: int) -> np.ndarray:
-        """The gradients of so many chunks in one vector, over the number of rows."""
-        grad, others = self._grads[0], self._grads[1:chunks] or [np.zeros(0, self.dtype)]
+    def _run(self, function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The function of each chunk's arguments by the threads; an error in one is not waited for by the others."""
 
-        def gather(part: slice) -> None:
-            for k, other in enumerate(others):
-                self._sums.gather(grad[part], other[part], 1 / rows if k == len(others) - 1 else 1.0)
+        def guarded(*job: Any) -> Any:
+            try:
+                with np.errstate(all="ignore"):
+                    return function(*job)
+            except BaseException:
+                self._order.give_up()
+                raise
 
-        self.workers.map(gather, [(slice(start, start + SUMMED),) for start in range(0, self.size, SUMMED)])
-        return grad
+        return self.workers.map(guarded, jobs)
+
+    def _gradient(self) -> np.ndarray:
+        """The chunks' sum ``(size,)``."""
+        return self._rooms[0][0].vector
 
     def close(self) -> None:
         """Stop the threads."""
@@ -101,23 +105,30 @@ class Objective:
 class NegativeLogLikelihood(Objective):
     """``-mean log p(x)`` over the rows of a batch, and its gradient."""
 
-    def _chunk(self, index: int, own: list[dict[str, Any]], x: np.ndarray, context: np.ndarray | None) -> float:
+    def _chunk(
+        self, index: int, own: list[dict[str, Any]], x: np.ndarray, context: np.ndarray | None, share: float
+    ) -> float:
         ops = self._ops[index]
         ops.workspace.reset()
         c = self.flow.standard_context(None if context is None else np.ascontiguousarray(context.T))
-        with np.errstate(all="ignore"):
-            log_prob, _, _, grads = chain.log_prob_vjp(
-                self.flow.layers, own, ops, np.ascontiguousarray(x.T), c, -1.0, self._room(index)
-            )
-        self._keep(index, grads)
+        log_prob, *_ = chain.log_prob_vjp(
+            self.flow.layers,
+            own,
+            ops,
+            np.ascontiguousarray(x.T),
+            c,
+            -share,
+            self._grads(index),
+            partial(self._take, index),
+        )
         return -float(np.sum(log_prob))
 
     def __call__(self, flat: np.ndarray, x: np.ndarray, context: np.ndarray | None) -> tuple[float, np.ndarray]:
         """The mean over the rows of x ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
         own, chunks = self._start(flat, len(x))
-        jobs = [(k, own, x[part], None if context is None else context[part]) for k, part in enumerate(chunks)]
-        losses = self.workers.map(self._chunk, jobs)
-        return sum(losses) / len(x), self._mean(len(chunks), len(x))
+        share = 1 / len(x)
+        jobs = [(k, own, x[part], None if context is None else context[part], share) for k, part in enumerate(chunks)]
+        return sum(self._run(self._chunk, jobs)) * share, self._gradient()
 
 
 class _Drawn(NamedTuple):
@@ -149,32 +160,31 @@ class FreeEnergy(Objective):
         ops, layers = self._ops[index], self.flow.layers
         ops.workspace.reset()
         base = np.ascontiguousarray(z.T, dtype=self.dtype)
-        with np.errstate(all="ignore"):
-            x, logdet, _, images = chain.inverse(layers, own, ops, base, None)
-            score = chain.inverse_score(layers, own, ops, images, None, base) if path else None
+        x, logdet, _, images = chain.inverse(layers, own, ops, base, None)
+        score = chain.inverse_score(layers, own, ops, images, None, base) if path else None
         return _Drawn(x, sample_log_prob(chain.base_log_prob(base), logdet), score, images)
 
-    def _pull(self, index: int, own: list[dict[str, Any]], drawn: _Drawn, grad_x: np.ndarray) -> None:
-        grad_logdet = np.full(grad_x.shape[1], -1.0)
+    def _pull(self, index: int, own: list[dict[str, Any]], drawn: _Drawn, grad_x: np.ndarray, share: float) -> None:
+        grad_logdet = np.full(grad_x.shape[1], -share)
         if drawn.score is not None:
             grad_x, grad_logdet = grad_x + drawn.score, 0 * grad_logdet
-        ops, layers = self._ops[index], self.flow.layers
-        with np.errstate(all="ignore"):
-            self._keep(index, chain.inverse_vjp(layers, own, ops, drawn.images, None, grad_x, grad_logdet)[2])
+        grad_x = grad_x * grad_x.dtype.type(share)
+        ops, layers, take = self._ops[index], self.flow.layers, partial(self._take, index)
+        chain.inverse_vjp(layers, own, ops, drawn.images, None, grad_x, grad_logdet, self._grads(index), take)
 
     def __call__(
         self, flat: np.ndarray, z: np.ndarray, beta: float = 1.0, path: bool = False
     ) -> tuple[float, np.ndarray]:
         """The mean over base samples z ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
         own, chunks = self._start(flat, len(z))
-        drawn = self.workers.map(self._sample, [(k, own, z[part], path) for k, part in enumerate(chunks)])
+        drawn = self._run(self._sample, [(k, own, z[part], path) for k, part in enumerate(chunks)])
         log_p, slopes = self.log_density(np.ascontiguousarray(np.concatenate([d.x for d in drawn], axis=1).T))
         log_q = np.concatenate([d.log_q for d in drawn])
         with np.errstate(all="ignore"):
             pulls = [-beta * slopes[part].T for part in chunks]
             loss = float(free_energy(log_q, log_p, beta))
-        self.workers.map(self._pull, [(k, own, drawn[k], pulls[k]) for k in range(len(chunks))])
-        return loss, self._mean(len(chunks), len(z))
+        self._run(self._pull, [(k, own, drawn[k], pulls[k], 1 / len(z)) for k in range(len(chunks))])
+        return loss, self._gradient()
 
 
 def mean_and_error(log_prob: Sequence[float] | np.ndarray) -> tuple[float, float]:

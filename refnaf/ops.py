@@ -300,6 +300,11 @@ def make(backend: str) -> Any:
     return CompiledOps() if backend == "numba" else ArrayOps()
 
 
+def fewest_rows(backend: str) -> int:
+    """How many rows are worth a pass of their own: an operation on arrays costs its call before anything else."""
+    return 128 if backend == "numba" else 256
+
+
 def optimiser(backend: str) -> Any:
     """A backend's module like :mod:`refnaf.kernels.array.adam`. Raises as :func:`check`."""
     check(backend)

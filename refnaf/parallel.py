@@ -45,6 +45,39 @@ class Workers:
             self._pool.shutdown()
 
 
+class Order:
+    """Turns of a sequence of jobs at each of some places: the k-th job's comes when the job before has had its own.
+
+    Jobs must start in their order (as :meth:`Workers.map` has them), or one waits for another that never runs.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places, self._condition = places, threading.Condition()
+        self.begin()
+
+    def begin(self) -> None:
+        """Everything anew: the first job is next everywhere."""
+        self._next, self._broken = [0] * self._places, False
+
+    @contextmanager
+    def turn(self, place: int, job: int) -> Iterator[None]:
+        """What the job does at a place. Raises RuntimeError where another gave up."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._broken or self._next[place] == job)
+            if self._broken:
+                raise RuntimeError("another part of the same work has failed")
+        yield
+        with self._condition:
+            self._next[place] += 1
+            self._condition.notify_all()
+
+    def give_up(self) -> None:
+        """Let nobody wait: a job has failed."""
+        with self._condition:
+            self._broken = True
+            self._condition.notify_all()
+
+
 @cache
 def _libraries() -> Any:
     """The linear algebra that is loaded: numpy's. To look for it takes longer than to score a row."""

@@ -138,7 +138,8 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
         ) from None
     if header.get("sha256") != _tensor_digest(loaded):
         raise FileFormatError(f"{name} is damaged (its tensors do not match their SHA-256): restore it from a copy")
-    return {key: np.require(loaded[key], requirements=["C", "A", "W"]) for key in sorted(loaded)}, header
+    del data  # a large model is not to be held twice for longer than it must
+    return {key: np.array(loaded.pop(key), order="C") for key in sorted(loaded)}, header
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import refnaf
 from refnaf import parallel
 from refnaf.flows import chain
 from refnaf.objective import NegativeLogLikelihood
-from refnaf.parallel import Workers, default_threads, serial_algebra
+from refnaf.parallel import Order, Workers, default_threads, serial_algebra
 from tests.cases import CASES, make, rows
 
 NAMES = ("maf-ddsf-D3-C2-units=5", "made-mog-D4-components=4", "iaf-D4", "planar-D4", "bnaf-D2")
@@ -316,3 +316,37 @@ def test_threads_that_change_places_often_do_not_lose_their_buffers():
             np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-14)
     finally:
         sys.setswitchinterval(usual)
+
+
+def test_turns_are_taken_in_the_order_of_jobs():
+    order, seen = Order(2), []
+    workers = Workers(4)
+
+    def work(job: int) -> None:
+        time.sleep(0.01 * (4 - job))  # the first job is the slowest
+        for place in range(2):
+            with order.turn(place, job):
+                seen.append((place, job))
+
+    for _ in range(3):
+        order.begin()
+        seen.clear()
+        workers.map(work, [(job,) for job in range(4)])
+        assert [job for place, job in seen if place == 0] == [0, 1, 2, 3]
+        assert [job for place, job in seen if place == 1] == [0, 1, 2, 3]
+    workers.close()
+
+
+def test_nobody_waits_for_a_job_that_failed():
+    order, workers = Order(1), Workers(2)
+
+    def work(job: int) -> None:
+        if job == 0:
+            order.give_up()
+            raise KeyError("the first")
+        with order.turn(0, job):
+            pytest.fail("the turn of a job whose predecessor failed")
+
+    with pytest.raises(KeyError, match="the first"):
+        workers.map(work, [(0,), (1,)])
+    workers.close()

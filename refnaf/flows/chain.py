@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from refnaf.ops import ArrayOps, Ops
 
 #: Parameters of each layer, by local name.
 LayerParams = Sequence[dict[str, Any]]
+#: Takes a layer's number and its parameters' cotangents as soon as they are there.
+Taker = Callable[[int, dict[str, Any]], None]
 
 
 def forward(layers: Sequence[Layer], params: LayerParams, ops: Ops, x: Any, context: Any) -> tuple[Any, Any, list[Any]]:
@@ -32,19 +34,44 @@ def vjp(
     saved: Sequence[Any],
     grad_z: np.ndarray,
     grad_logdet: np.ndarray,
-    grads: list[dict[str, np.ndarray]] | None = None,
-) -> tuple[np.ndarray, Any, list[dict[str, np.ndarray]]]:
+    grads: Sequence[dict[str, np.ndarray]] | None = None,
+    take: Taker | None = None,
+) -> tuple[np.ndarray, Any, Sequence[dict[str, np.ndarray]]]:
     """Cotangents of z and of the log-determinant to those of x, the context, and every layer's parameters.
 
-    ``grads``: arrays for the latter (see :meth:`.Layer.vjp`).
+    ``grads``: arrays for the latter (see :meth:`.Layer.vjp`). With ``take`` all layers work in the same buffers: their
+    cotangents hold until the layer before starts.
     """
-    grads = [{} for _ in layers] if grads is None else grads
+
+    def pull(k: int, own_grads: dict[str, Any], grad: np.ndarray) -> tuple[np.ndarray, Any]:
+        return layers[k].vjp(ops, params[k], saved[k], grad, grad_logdet, own_grads)
+
+    return _chained(range(len(layers) - 1, -1, -1), pull, ops, grad_z, grads, take)
+
+
+def _chained(
+    order: Sequence[int],
+    pull: Callable[[int, dict[str, Any], np.ndarray], tuple[np.ndarray, Any]],
+    ops: ArrayOps,
+    grad: np.ndarray,
+    grads: Sequence[dict[str, np.ndarray]] | None,
+    take: Taker | None,
+) -> tuple[np.ndarray, Any, Sequence[dict[str, np.ndarray]]]:
+    """Layer after layer: cotangent of the last one's input, of the context, and of the parameters."""
+    grads = [{} for _ in order] if grads is None else grads
     grad_context: Any = None
-    for k in range(len(layers) - 1, -1, -1):
-        grad_z, part = layers[k].vjp(ops, params[k], saved[k], grad_z, grad_logdet, grads[k])
+    turns = [ops.workspace.take(grad.shape, grad.dtype) for _ in range(2)] if take is not None else []
+    mark = ops.workspace.mark()
+    for k in order:
+        grad, part = pull(k, grads[k], grad)
         if part is not None:
-            grad_context = part if grad_context is None else grad_context + part
-    return grad_z, grad_context, grads
+            grad_context = np.array(part) if grad_context is None else grad_context + part
+        if take is not None:
+            take(k, grads[k])
+            np.copyto(turns[k % 2], grad)
+            grad = turns[k % 2]
+            ops.workspace.release(mark)
+    return grad, grad_context, grads
 
 
 def inverse(
@@ -73,16 +100,16 @@ def inverse_vjp(
     context: Any,
     grad_x: np.ndarray,
     grad_logdet: np.ndarray,
-) -> tuple[np.ndarray, Any, list[dict[str, np.ndarray]]]:
+    grads: Sequence[dict[str, np.ndarray]] | None = None,
+    take: Taker | None = None,
+) -> tuple[np.ndarray, Any, Sequence[dict[str, np.ndarray]]]:
     """:func:`vjp` for :func:`inverse`."""
-    grads: list[dict[str, np.ndarray]] = [{} for _ in layers]
-    grad_context: Any = None
-    for k, layer in enumerate(layers):
+
+    def pull(k: int, own_grads: dict[str, Any], grad: np.ndarray) -> tuple[np.ndarray, Any]:
         image, kept = images[k]
-        grad_x, part = layer.inverse_vjp(ops, params[k], image, context, grad_x, grad_logdet, grads[k], kept)
-        if part is not None:
-            grad_context = part if grad_context is None else grad_context + part
-    return grad_x, grad_context, grads
+        return layers[k].inverse_vjp(ops, params[k], image, context, grad, grad_logdet, own_grads, kept)
+
+    return _chained(range(len(layers)), pull, ops, grad_x, grads, take)
 
 
 def inverse_score(
@@ -124,13 +151,14 @@ def log_prob_vjp(
     x: np.ndarray,
     context: Any,
     grad: np.ndarray | float,
-    grads: list[dict[str, np.ndarray]] | None = None,
-) -> tuple[np.ndarray, np.ndarray, Any, list[dict[str, np.ndarray]]]:
+    grads: Sequence[dict[str, np.ndarray]] | None = None,
+    take: Taker | None = None,
+) -> tuple[np.ndarray, np.ndarray, Any, Sequence[dict[str, np.ndarray]]]:
     """``log p(x)``, and the cotangents of x, context and parameters for those of ``log p``, ``(N,)`` or a number.
 
-    ``grads``: arrays for the last (see :meth:`.Layer.vjp`).
+    ``grads`` and ``take`` as in :func:`vjp`.
     """
     z, logdet, saved = forward(layers, params, ops, x, context)
     grad = np.broadcast_to(np.asarray(grad, dtype=np.float64), logdet.shape)
-    grad_x, grad_context, grads = vjp(layers, params, ops, saved, -z * grad.astype(z.dtype), grad, grads)
+    grad_x, grad_context, grads = vjp(layers, params, ops, saved, -z * grad.astype(z.dtype), grad, grads, take)
     return base_log_prob(z) + logdet, grad_x, grad_context, grads

@@ -78,12 +78,14 @@ class Flow:
             raise ValueError(f"the parameters' names do not fit this flow: {', '.join(odd[:5])} missing or unknown")
         out = {}
         for name, shape in shapes.items():
-            array = np.array(params[name], dtype=self.dtype, order="C")
-            if array.shape != shape:
-                raise ValueError(f"parameter {name} must have shape {shape}, got {array.shape}")
-            if name in masks:
-                array *= masks[name]
-            array.setflags(write=False)
+            array = params[name]
+            if np.shape(array) != shape:
+                raise ValueError(f"parameter {name} must have shape {shape}, got {np.shape(array)}")
+            if not _is_final(array, self.dtype, masks.get(name)):
+                array = np.array(array, dtype=self.dtype, order="C")
+                if name in masks:
+                    array *= masks[name]
+                array.setflags(write=False)
             out[name] = array
         return out
 
@@ -334,6 +336,14 @@ class Flow:
         return f"<Flow {self.model}, dim={self.dim}{context}, {self.n_params:,} parameters, {self.dtype.name}>"
 
 
+def _is_final(array: Any, dtype: np.dtype, mask: np.ndarray | None) -> bool:
+    """Whether flows may share this array as it is: nothing writes to it, and it is zero outside the mask."""
+    if not (isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous):
+        return False
+    alone = array.flags.owndata and not array.flags.writeable
+    return alone and (mask is None or not array[mask == 0].any())
+
+
 def _assemble(
     config: dict[str, Any],
     params: Mapping[str, np.ndarray],
@@ -375,6 +385,8 @@ def load(path: str | Path, backend: str | None = None, threads: int | None = Non
     tensors, header = read_archive(path)
     if header.get("kind") != "flow":
         raise FileFormatError(f"{path} holds a {header.get('kind')}, not a fitted flow; pass the file that fit wrote")
+    for array in tensors.values():
+        array.setflags(write=False)
     params = {name[7:]: array for name, array in tensors.items() if name.startswith("params.")}
     buffers = {name[8:]: array for name, array in tensors.items() if name.startswith("buffers.")}
     try:

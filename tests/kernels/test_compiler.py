@@ -208,8 +208,7 @@ for dtype in (np.float32, np.float64):
         state = [np.ones(n, dtype) for _ in range(6)]
         for largest in (state[3], state[3][:0]):
             adam.update(*state[:3], largest, *state[4:], 1.0, 0.1, 0.1, np.float64(1), 1e-8, 1e-3, 0.0, 0.5)
-        adam.gather(state[0], state[1][:0], 1.0)
-        adam.gather(state[0], state[1], np.float64(0.5))
+        adam.gather(state[0], state[1])
         adam.sum_of_squares(state[0])
 for module in (cpu.adam, *cpu.TWINS.values()):
     for name, found in vars(module).items():

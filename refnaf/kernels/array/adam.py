@@ -48,11 +48,9 @@ def update(
     average += work
 
 
-def gather(total: np.ndarray, other: np.ndarray, scale: float) -> None:
-    """``total = (total + other) * scale``; ``other`` may be empty."""
-    if len(other):
-        total += other
-    total *= total.dtype.type(scale)
+def gather(total: np.ndarray, other: np.ndarray) -> None:
+    """``total = total + other``."""
+    total += other
 
 
 def sum_of_squares(values: np.ndarray) -> float:

@@ -54,15 +54,10 @@ def update(
 
 
 @kernel
-def gather(total: Any, other: Any, scale: float) -> None:
-    """``total = (total + other) * scale``; ``other`` may be empty."""
-    by = total.dtype.type(scale)
-    if len(other):
-        for n in range(len(total)):
-            total[n] = (total[n] + other[n]) * by
-    else:
-        for n in range(len(total)):
-            total[n] = total[n] * by
+def gather(total: Any, other: Any) -> None:
+    """``total = total + other``."""
+    for n in range(len(total)):
+        total[n] += other[n]
 
 
 @kernel
