@@ -29,10 +29,12 @@ from refnaf.kernels.array import mean as array_mean
 from refnaf.kernels.array import mixture as array_mixture
 from refnaf.kernels.array import monotonic as array_monotonic
 from refnaf.kernels.array import planar as array_planar
+from refnaf.kernels.array import recurrent as array_recurrent
+from refnaf.kernels.array import states as array_states
 from refnaf.kernels.array.root import monotone_root
 from refnaf.kernels.array.staircase import Staircase
 from refnaf.kernels.array.workspace import Workspace
-from refnaf.reference import affine, block, ddsf, dsf, made, mean, mixture, monotonic, planar
+from refnaf.reference import affine, block, ddsf, dsf, made, mean, mixture, monotonic, planar, tan
 from refnaf.reference._numpy import np, value
 from refnaf.reference.block import Network
 
@@ -152,6 +154,44 @@ class ArrayOps:
         """z ``(D, N)``, its log-determinant and the residual of the root, each ``(N,)``."""
         return array_planar.inverse(f, u, w, b, self.workspace)
 
+    @property
+    def cells(self) -> Any:
+        """The recurrence's elementwise functions."""
+        return array_states
+
+    def states(self, x: Any, context: Any, cell: tan.Cell, name: str, bound: float | None) -> tuple[Any, Any]:
+        """States ``(H, D, N)`` of a recurrence along x ``(D, N)``, and what its VJP needs."""
+        return array_states.forward(x, context, cell, name, bound, self.workspace, self.cells)
+
+    def states_vjp(self, saved: Any, grad: Any) -> dict[str, Any]:
+        return array_states.vjp(saved, grad, self.workspace)
+
+    def by_dimension(self, out: Any, bias: Any, dim: int) -> Any:
+        """``(P, D * N)`` and a bias ``(D * P,)`` to pseudo-parameters ``(D, P, N)``."""
+        return array_states.by_dimension(out, bias, dim, self.workspace)
+
+    def by_dimension_vjp(self, grad: Any) -> tuple[Any, Any]:
+        return array_states.by_dimension_vjp(grad, self.workspace)
+
+    def recurrent(
+        self, x: Any, context: Any, cell: tan.Cell, out: tan.Output, name: str, bound: float | None
+    ) -> tuple[Any, Any, Any]:
+        """A recurrent transformation: y and log dy/dx ``(D, N)``, and what its VJP needs."""
+        return array_recurrent.forward(x, context, cell, out, name, bound, self.workspace, self.cells)
+
+    def recurrent_vjp(self, saved: Any, grad_y: Any, grad_logdet: Any) -> dict[str, Any]:
+        return array_recurrent.vjp(saved, grad_y, grad_logdet, self.workspace)
+
+    def recurrent_inverse(
+        self, y: Any, context: Any, cell: tan.Cell, out: tan.Output, name: str, bound: float | None
+    ) -> tuple[Any, Any]:
+        """Its inverse: x and log dx/dy ``(D, N)``."""
+        return array_recurrent.inverse(y, context, cell, out, name, bound, self.workspace, self.cells)
+
+    def recurrent_inverse_vjp(self, saved: Any, grad_x: Any) -> Any:
+        """Cotangent of the inverse's x to that of y, at the x of a saved :meth:`recurrent`."""
+        return array_recurrent.solve_transposed(saved, grad_x, self.workspace)
+
     def block(self, x: Any, context: Any, net: Network) -> tuple[Any, Any, Any]:
         """A block network: y and log dy/dx ``(D, N)``, and what its VJP needs. The weights' masks must be folded in."""
         return array_block.forward(x, context, net, ws=self.workspace)
@@ -187,6 +227,12 @@ class CompiledOps(ArrayOps):
     @property
     def pieces(self) -> Any:
         return _compiled().made
+
+    @property
+    def cells(self) -> Any:
+        from refnaf.kernels.cpu import states
+
+        return states
 
     def _twin(self, name: str, options: dict[str, Any]) -> Any:
         twin = _compiled().TWINS.get(name)
@@ -261,6 +307,18 @@ class ReferenceOps:
         """As :meth:`ArrayOps.planar_inverse`; one Newton step from the root carries the implicit derivative."""
         root, _, residual = ArrayOps().planar_inverse(value(f), value(u), value(w), value(b))
         return *planar.inverse_from(root, f, u, w, b), residual
+
+    def states(self, x: Any, context: Any, *recurrence: Any) -> tuple[Any, None]:
+        return tan.states(x, context, *recurrence), None
+
+    def by_dimension(self, out: Any, bias: Any, dim: int) -> Any:
+        return tan.by_dimension(out, bias, dim)
+
+    def recurrent(self, x: Any, context: Any, *numbers: Any) -> tuple[Any, Any, None]:
+        return *tan.transformation(x, context, *numbers), None
+
+    def recurrent_inverse(self, y: Any, context: Any, *numbers: Any) -> tuple[Any, Any]:
+        return tan.inverse(y, context, *numbers)
 
     def block(self, x: Any, context: Any, net: Network) -> tuple[Any, Any, None]:
         return *block.block(x, context, net), None

@@ -20,16 +20,23 @@ class Case:
 
     @property
     def name(self) -> str:
-        extra = "".join(f"-{k}={v}" for k, v in self.options if k not in ("flows", "hidden"))
+        extra = "".join(f"-{k}={v}" for k, v in self.options if k not in ("flows", "hidden", "state"))
         return f"{self.model}-D{self.dim}" + (f"-C{self.context_dim}" if self.context_dim else "") + extra
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the density is continuous: TAN's RNN has it jump where its leaky ReLU bends."""
+        return "RNN" not in dict(self.options).get("transformation", "").split()
 
 
 def _case(model: str, dim: int, context_dim: int = 0, **options: Any) -> Case:
     small = {} if model == "gaussian" else {"flows": 1 if model.startswith("made") else 2, "hidden": (9, 7)}
     if model.endswith("dsf"):
         small["units"] = 5
-    if model.endswith("mog"):
+    if model.endswith("mog") or model == "tan":
         small["components"] = 4
+    if model == "tan":
+        small["state"] = 5
     if model == "planar":
         small = {"flows": 3}
     return Case(model, dim, context_dim, tuple({**small, **options}.items()))
@@ -63,6 +70,11 @@ _ALL += [
     _case("bnaf", 2, residual="normal"),
     _case("bnaf", 3, 2, residual="gated"),
     _case("bnaf", 3, 2, residual="linear", leak=0.1),
+    *(_case("tan", dim, context, conditional="lam", transformation="L RNN") for dim, context in _SHAPES),
+    _case("tan", 3, transformation="RNN SRNN L", permutation="random"),
+    _case("tan", 3, 2, transformation="none", hidden=()),
+    _case("tan", 3, conditional="lam", transformation="L", hidden=()),
+    _case("tan", 2, 2, transformation="SRNN", bound=None, linear=True),
 ]
 
 #: Every case, by name.

@@ -9,8 +9,9 @@ import numpy as np
 from autograd import grad, jacobian
 
 from refnaf.flows import Flow, chain
-from refnaf.flows.autoregressive import Autoregressive
+from refnaf.flows.conditioned import Conditioned
 from refnaf.flows.inverse import Inverse
+from refnaf.flows.recurrent import Recurrent
 from refnaf.ops import ArrayOps, ReferenceOps
 
 
@@ -29,6 +30,14 @@ def close(got: Any, expected: Any, tolerance: float, what: str = "") -> None:
         assert worst <= tolerance, f"{what}: off by {worst:.3g} of the largest entry"
 
 
+def _theta(layer: Any, ops: ArrayOps, params: Any, y: np.ndarray, c: Any) -> np.ndarray:
+    """Pseudo-parameters ``(D, P, N)``, or, of a recurrent transformation, the states that take their place."""
+    if isinstance(layer, Conditioned):
+        return layer.pseudo_parameters(ops, params, y, c)[0].copy()
+    own = layer.recurrence
+    return ops.states(y, c, own.numbers(params), own.cell, layer.bound)[0].transpose(1, 0, 2).copy()
+
+
 def triangular(flow: Flow, x: np.ndarray, context: Any) -> None:
     """Each autoregressive layer: theta_i unmoved, bit for bit, by x_j of its rank or later, and y_i rising with x_i."""
     ops = ArrayOps()
@@ -37,19 +46,20 @@ def triangular(flow: Flow, x: np.ndarray, context: Any) -> None:
     for layer, params in zip(flow.layers[1:], flow.layer_params()[1:], strict=True):
         if isinstance(layer, Inverse):
             layer = layer.layer
-        if isinstance(layer, Autoregressive):
+        if isinstance(layer, Conditioned | Recurrent):
+            ranks = layer.ranks if isinstance(layer, Conditioned) else np.arange(flow.dim)
             image = layer.forward(ops, params, y, c)[0].copy()
-            theta = layer.pseudo_parameters(ops, params, y, c)[0].copy()
+            theta = _theta(layer, ops, params, y, c)
             for j in range(flow.dim):
                 moved = y.copy()
                 moved[j] += 0.25
                 after = layer.forward(ops, params, moved, c)[0]
-                theta_after = layer.pseudo_parameters(ops, params, moved, c)[0]
+                theta_after = _theta(layer, ops, params, moved, c)
                 for i in range(flow.dim):
-                    if layer.ranks[i] <= layer.ranks[j]:
+                    if ranks[i] <= ranks[j]:
                         same = np.array_equal(theta_after[i], theta[i])
                         assert same, f"the parameters of output {i} depend on input {j}, which is not before it"
-                    if layer.ranks[i] < layer.ranks[j]:
+                    if ranks[i] < ranks[j]:
                         assert np.array_equal(after[i], image[i]), f"output {i} depends on the later input {j}"
                 assert np.all(after[j] > image[j]), f"output {j} does not rise with its input"
 

@@ -1,9 +1,4 @@
-"""Autoregressive layers: a masked network (the conditioner) that gives a transformer its pseudo-parameters.
-
-    y_i = tau(x_i; theta_i),      theta_i = network_i(x_1, ..., x_{i-1}, c)
-
-All y come from one pass; x is recovered from y one dimension after the other.
-"""
+"""Autoregressive layers: a masked network as the conditioner of a transformer (:mod:`refnaf.flows.conditioned`)."""
 
 from __future__ import annotations
 
@@ -12,17 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from refnaf.flows.conditioned import LAST_SCALE, Conditioned, Stepwise
 from refnaf.flows.incremental import Incremental
-from refnaf.flows.layer import Layer, Params, total
-from refnaf.flows.transformers import Transformer, transformer
+from refnaf.flows.layer import Params
 from refnaf.kernels.array.staircase import Staircase
 from refnaf.ops import Ops
 from refnaf.reference import made
 from refnaf.reference._numpy import np as traced_np
 from refnaf.reference._numpy import value
-
-#: Scale of the last layer's initial weights: small, so that a new layer is near the identity.
-LAST_SCALE = 0.01
 
 
 class Network(NamedTuple):
@@ -34,7 +26,7 @@ class Network(NamedTuple):
     gains: list[tuple[Any, Any]]
 
 
-class Autoregressive(Layer):
+class Autoregressive(Conditioned):
     """A MADE conditioner and a transformer, reading x (MAF's direction).
 
     ``hidden``: widths of the hidden layers; ``order``: see :func:`refnaf.reference.made.input_ranks` (ranks);
@@ -63,13 +55,12 @@ class Autoregressive(Layer):
         skips: Sequence[Sequence[int]] = (),
         linear: Sequence[int] = (),
     ) -> None:
-        super().__init__(dim, context_dim)
+        super().__init__(dim, context_dim, transformer_config)
         hidden = [int(h) for h in hidden]
         if any(h < 1 for h in hidden):
             raise ValueError(f"hidden widths must be positive, got {hidden}")
         if activation not in made.ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(made.ACTIVATIONS)}, not {activation!r}")
-        self.transformer: Transformer = transformer(transformer_config)
         self.hidden, self.activation, self.channels, self.bound = hidden, activation, channels, bound
         self.ranks = made.input_ranks(dim, order)
         self.degrees = made.degrees(dim, hidden, context_dim > 0)
@@ -117,10 +108,7 @@ class Autoregressive(Layer):
         if self.channels is not None:
             out["spread.weight"] = (self.transformer.count, self.channels)
             out["spread.bias"] = (self.transformer.count,)
-        each = (self.dim,) if self.transformer.stacked else ()
-        for k, shape in enumerate(self.transformer.shared_shapes()):
-            out[f"shared.{k}"] = (*each, *shape)
-        return out
+        return out | self.shared_shapes()
 
     def masks(self) -> dict[str, np.ndarray]:
         return {f"weight.{k}": mask for k, mask in enumerate(self.layer_masks)}
@@ -146,8 +134,7 @@ class Autoregressive(Layer):
             size = (self.transformer.count, self.channels)
             out["spread.weight"] = rng.normal(size=size) * LAST_SCALE / np.sqrt(self.channels)
             out["spread.bias"] = self.transformer.initial(1, rng)[0]
-        for k, array in enumerate(self.transformer.initial_shared(rng)):
-            out[f"shared.{k}"] = array if not self.transformer.stacked else np.stack([array] * self.dim)
+        out |= self.initial_shared(rng)
         return {name: out[name] for name in self.shapes()}
 
     def network(self, params: Params) -> Network:
@@ -160,17 +147,12 @@ class Autoregressive(Layer):
             [(params[f"gain.{k}"], params[f"gain_bias.{k}"]) for k in layers] if self.gains else [],
         )
 
-    def shared(self, params: Params) -> list[Any]:
-        """The transformer's parameters that all samples share (see :meth:`.Transformer.shared_shapes`)."""
-        return [params[f"shared.{k}"] for k in range(len(self.transformer.shared_shapes()))]
-
     def _stairs(self, dtype: Any) -> list[Staircase]:
         if dtype not in self._stairs_of:
             self._stairs_of[dtype] = [Staircase(mask, dtype) for mask in self.layer_masks]
         return self._stairs_of[dtype]
 
     def pseudo_parameters(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any]:
-        """Theta ``(D, P, N)`` for x ``(D, N)``, and what the VJP needs."""
         weights, biases, contexts, gains = self.network(params)
         stairs = self._stairs(value(x).dtype)
         wiring = (self.activation, self.bound, gains, self.skips, self.linear)
@@ -180,17 +162,10 @@ class Autoregressive(Layer):
         theta, spread = ops.spread(out, params["spread.weight"], params["spread.bias"], self.dim)
         return theta, (saved, spread)
 
-    def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
-        theta, network = self.pseudo_parameters(ops, params, x, context)
-        name, options = self.transformer.name, self.transformer.options
-        y, log_slope, saved = ops.transform(name, x, theta, self.shared(params), options, overwrite=True)
-        return y, total(log_slope, ops.traced), (network, saved, log_slope)
-
-    def vjp(
-        self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
+    def pseudo_parameters_vjp(
+        self, ops: Any, params: Params, saved: Any, grad_theta: np.ndarray, grads: dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        (network, spread), transform, _ = saved
-        grad_x, grad_theta, grad_shared = ops.transform_vjp(transform, grad_y, grad_logdet.astype(grad_y.dtype)[None])
+        network, spread = saved
         if spread is None:
             grad_out = grad_theta.reshape(-1, grad_theta.shape[2])
         else:
@@ -208,43 +183,7 @@ class Autoregressive(Layer):
                 grads[f"context.{k}"] = below["context_weights"][k]
             if self.gains:
                 grads[f"gain.{k}"], grads[f"gain_bias.{k}"] = below["gains"][k]
-        for k, grad in enumerate(grad_shared):
-            grads[f"shared.{k}"] = grad
-        return grad_x + below["x"], below["context"]
+        return below["x"], below["context"]
 
-    def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
-        # J is triangular in the order of the ranks: back substitution, one VJP a dimension
-        diagonal = np.exp(saved[2])
-        found = np.zeros_like(wanted)
-        mark = ops.workspace.mark()
-        none = np.zeros(wanted.shape[1])
-        for i in np.argsort(-self.ranks):
-            ops.workspace.release(mark)
-            found[i] = (wanted[i] - self.vjp(ops, params, saved, found, none, {})[0][i]) / diagonal[i]
-        ops.workspace.release(mark)
-        return found
-
-    def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
-        pseudo = self._every_pass(ops, params, y, context) if ops.traced else Incremental(self, params, y, context)
-        shared = self.shared(params)
-        name, options = self.transformer.name, self.transformer.options
-        columns: list[Any] = [None] * self.dim
-        slopes: list[Any] = [None] * self.dim
-        worst = np.zeros(y.shape[1])
-        for i in np.argsort(self.ranks):
-            theta = pseudo(i, columns)
-            own = [array[i] for array in shared] if self.transformer.stacked else shared
-            columns[i], slopes[i], residual = ops.invert(name, y[i], theta, own, options)
-            worst = np.maximum(worst, np.abs(residual))
-        stack = traced_np.stack if ops.traced else np.stack
-        return stack(columns), total(stack(slopes), ops.traced), worst
-
-    def _every_pass(self, ops: Ops, params: Params, y: Any, context: Any) -> Any:
-        """Pseudo-parameters of dimension i by a whole pass over the dimensions before it: for autograd to trace."""
-
-        def pseudo(i: int, columns: list[Any]) -> Any:
-            zero = 0 * value(y)[0]
-            x = traced_np.stack([zero if column is None else column for column in columns])
-            return self.pseudo_parameters(ops, params, x, context)[0][i]
-
-        return pseudo
+    def stepwise(self, ops: Any, params: Params, y: np.ndarray, context: Any) -> Stepwise:
+        return Incremental(self, params, y, context)

@@ -10,11 +10,14 @@ import numpy as np
 
 from refnaf.flows.autoregressive import Autoregressive
 from refnaf.flows.block import Block
+from refnaf.flows.conditionals import LAM, RAM
 from refnaf.flows.fixed import Permutation, Standardise, Triangular
 from refnaf.flows.flow import Flow
 from refnaf.flows.inverse import Inverse
 from refnaf.flows.layer import Layer
+from refnaf.flows.linear import LU
 from refnaf.flows.planar import Planar
+from refnaf.flows.recurrent import Recurrent
 from refnaf.flows.transformers import TRANSFORMERS
 
 
@@ -29,18 +32,18 @@ def _gaussian(dim: int, context_dim: int) -> list[Layer]:
     return [Triangular(dim, context_dim)]
 
 
-def _permuted(layers: list[Layer], permutation: str, seed: int) -> list[Layer]:
-    """The layers with a permutation between each two, where there is anything to permute."""
+def _permuted(groups: Sequence[Sequence[Layer]], permutation: str, seed: int) -> list[Layer]:
+    """The groups' layers with a permutation between each two groups, where there is anything to permute."""
     if permutation not in ("reversed", "random", "none"):
         raise ValueError(f"permutation must be 'reversed', 'random' or 'none', not {permutation!r}")
-    dim, context_dim = layers[0].dim, layers[0].context_dim
-    if dim == 1 or permutation == "none":
-        return layers
     rng = np.random.default_rng(seed)
-    out = layers[:1]
-    for layer in layers[1:]:
-        order = rng.permutation(dim).tolist() if permutation == "random" else "reversed"
-        out += [Permutation(dim, context_dim, order=order), layer]
+    out: list[Layer] = []
+    for group in groups:
+        dim, context_dim = group[0].dim, group[0].context_dim
+        if out and dim > 1 and permutation != "none":
+            order = rng.permutation(dim).tolist() if permutation == "random" else "reversed"
+            out.append(Permutation(dim, context_dim, order=order))
+        out += group
     return out
 
 
@@ -75,7 +78,7 @@ def _stack(
         )
         layers.append(Inverse(dim, context_dim, layer=layer) if direction == "iaf" else layer)
     first: list[Layer] = [Triangular(dim, context_dim, fixed=True)] if linear else []
-    return first + _permuted(layers, permutation, seed)
+    return first + _permuted([[layer] for layer in layers], permutation, seed)
 
 
 def _autoregressive(transformer: str, direction: str = "maf", **defaults: Any) -> _Model:
@@ -114,7 +117,46 @@ def _bnaf(
 ) -> list[Layer]:
     forms = [residual] * flows if residual != "published" else ["gated"] * (flows - 1) + ["none"]
     layers: list[Layer] = [Block(dim, context_dim, hidden=hidden, residual=form, leak=leak) for form in forms]
-    return _permuted(layers, permutation, seed)
+    return _permuted([[layer] for layer in layers], permutation, seed)
+
+
+#: The conditional models of TAN, and the words of its transformations.
+CONDITIONALS = ("ram", "lam")
+WORDS = ("L", "RNN", "SRNN")
+
+
+def _tan(
+    dim: int,
+    context_dim: int,
+    *,
+    conditional: str = "ram",
+    transformation: str = "L SRNN",
+    flows: int = 4,
+    state: int = 32,
+    hidden: Sequence[int] = (64,),
+    components: int = 10,
+    activation: str = "elu",
+    bound: float | None = 10.0,
+    permutation: str = "reversed",
+    seed: int = 0,
+    linear: bool = False,
+) -> list[Layer]:
+    if conditional not in CONDITIONALS:
+        raise ValueError(f"conditional must be one of {', '.join(CONDITIONALS)}, not {conditional!r}")
+    words = [] if transformation == "none" else transformation.replace("+", " ").split()
+    if transformation != "none" and (not words or set(words) - set(WORDS)):
+        raise ValueError(f"transformation must be 'none' or words of {', '.join(WORDS)}, not {transformation!r}")
+    make: dict[str, Callable[[], Layer]] = {
+        "L": lambda: LU(dim, context_dim),
+        "RNN": lambda: Recurrent(dim, context_dim, form="rnn", state=state, bound=bound),
+        "SRNN": lambda: Recurrent(dim, context_dim, form="srnn", state=state, bound=bound),
+    }
+    first: list[Layer] = [Triangular(dim, context_dim, fixed=True)] if linear else []
+    mixture = {"name": "mog", "components": components}
+    options: dict[str, Any] = {"state": state, "hidden": hidden, "activation": activation, "bound": bound}
+    last = (RAM if conditional == "ram" else LAM)(dim, context_dim, transformer_config=mixture, **options)
+    groups = [[make[word]() for word in words] for _ in range(flows if words else 0)]
+    return [*first, *_permuted(groups, permutation, seed), last]
 
 
 _MODELS: dict[str, _Model] = {
@@ -130,6 +172,7 @@ _MODELS: dict[str, _Model] = {
     "iaf-dsf": _autoregressive("dsf", "iaf"),
     "iaf-ddsf": _autoregressive("ddsf", "iaf"),
     "bnaf": _Model(_bnaf, (_bnaf,)),
+    "tan": _Model(_tan, (_tan,)),
 }
 
 
@@ -142,7 +185,7 @@ def model_options(model: str) -> list[str]:
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """Options with the right types, or one clear ValueError."""
     checked = dict(options)
-    for name in ("flows", "units", "layers", "channels", "components"):
+    for name in ("flows", "units", "layers", "channels", "components", "state"):
         number = options.get(name)
         if number is not None and (not isinstance(number, (int, np.integer)) or isinstance(number, bool) or number < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
@@ -177,6 +220,14 @@ def build(model: str, dim: int, context_dim: int = 0, seed: int = 0, dtype: str 
     (16, 16)), ``permutation``, ``leak`` and ``residual`` (linear, gated, normal or none, see
     :class:`~refnaf.flows.block.Block`; or published: gated, and none in the last, whose bounded image loses a part of
     the noise).
+
+    Of ``tan`` (Transformation Autoregressive Networks, Oliva et al. 2018): ``conditional``, what gives the mixtures of
+    the last layer their parameters (ram, a recurrence; lam, a linear map of the dimensions before);
+    ``transformation``, what comes before it, in the paper's terms: "none", or words of L (the linear map), RNN (the
+    recurrent transformation) and SRNN (the recurrent shift, with a scale) with a space or a plus between, which are
+    repeated ``flows`` times with a ``permutation`` between ("L SRNN", 4, reversed); ``state`` (numbers of every state,
+    and of lam's linear map, 32), ``hidden`` (widths of the network behind it, (64,); empty for none), ``components``
+    (10), ``activation``, ``bound``, ``linear``.
 
     Raises ValueError for an unknown model, option or a bad value.
     """

@@ -6,14 +6,29 @@ from typing import Any
 
 from refnaf.flows.autoregressive import Autoregressive
 from refnaf.flows.block import Block
+from refnaf.flows.conditionals import LAM, RAM
 from refnaf.flows.fixed import Permutation, Softclip, Standardise, Triangular
 from refnaf.flows.inverse import Inverse
 from refnaf.flows.layer import Layer
+from refnaf.flows.linear import LU
 from refnaf.flows.planar import Planar
+from refnaf.flows.recurrent import Recurrent
 
-LAYERS: dict[str, type[Layer]] = {
-    cls.kind: cls for cls in (Standardise, Permutation, Softclip, Triangular, Autoregressive, Block, Inverse, Planar)
-}
+_ALL: tuple[type[Layer], ...] = (
+    Standardise,
+    Permutation,
+    Softclip,
+    Triangular,
+    LU,
+    Autoregressive,
+    Block,
+    Inverse,
+    Planar,
+    Recurrent,
+    RAM,
+    LAM,
+)
+LAYERS: dict[str, type[Layer]] = {cls.kind: cls for cls in _ALL}
 
 
 def layer_to_config(layer: Layer) -> dict[str, Any]:

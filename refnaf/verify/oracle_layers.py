@@ -15,8 +15,9 @@ from typing import Any
 from refnaf.verify.oracle_block import block, unblock
 from refnaf.verify.oracle_planar import planar, unplanar
 from refnaf.verify.oracle_root import solve
+from refnaf.verify.oracle_tan import lam, ram, recurrent, unrecurrent
 from refnaf.verify.oracle_transformers import TRANSFORMERS, Shared
-from refnaf.verify.oracle_values import Equation, Params, Value, plus, read, times
+from refnaf.verify.oracle_values import Equation, Params, Value, activate, plus, read, times
 from refnaf.verify.precision import exact, mpmath
 
 # standardisation, permutation, the triangular map
@@ -105,16 +106,26 @@ def untriangular(layer: Any, params: Params, y: list[Any], context: list[Any] | 
     return Value(x, -mp.fsum(log_diagonal))
 
 
-# autoregressive layers
-
-
-def _activate(x: Any, name: str) -> Any:
+def lu(layer: Any, params: Params, x: list[Any], context: list[Any] | None) -> Value:
+    """The triangular map of ``(I + U) x``, U strictly upper triangular."""
     mp = mpmath().mp
-    if name == "tanh":
-        return mp.tanh(x)
-    if name not in ("elu", "relu"):
-        raise ValueError(f"the oracle has no equation for the activation {name!r}")
-    return x if x > 0 else mp.mpf(0) if name == "relu" else mp.expm1(x)
+    rows = enumerate(zip(params["upper"], x, strict=True))
+    return triangular(
+        layer.lower, params, [value + mp.fdot(row[i + 1 :], x[i + 1 :]) for i, (row, value) in rows], context
+    )
+
+
+def unlu(layer: Any, params: Params, y: list[Any], context: list[Any] | None) -> Value:
+    """The same solved for x, the last dimension first."""
+    mp = mpmath().mp
+    inner = untriangular(layer.lower, params, y, context)
+    x = list(inner.y)
+    for i in reversed(range(len(x))):
+        x[i] -= mp.fdot(params["upper"][i][i + 1 :], x[i + 1 :])
+    return Value(x, inner.logdet)
+
+
+# layers of a conditioner and a transformer
 
 
 def pseudo_parameters(
@@ -140,11 +151,15 @@ def pseudo_parameters(
             h = plus(h, kept[source])
         kept.append(h)
         if k < last and k not in layer.linear:
-            h = [_activate(value, layer.activation) for value in h]
+            h = [activate(value, layer.activation) for value in h]
     theta = [h[start : start + layer.outputs] for start in range(0, len(h), layer.outputs)]
     if layer.channels is None:
         return theta
     return [plus(times(params["spread.weight"], row), params["spread.bias"]) for row in theta]
+
+
+#: What gives the transformer its pseudo-parameters, by the layer's kind.
+CONDITIONERS: dict[str, Callable[..., list[list[Any]]]] = {"autoregressive": pseudo_parameters, "ram": ram, "lam": lam}
 
 
 def _transformer(layer: Any, params: Params) -> Callable[[int, Any, list[Any]], tuple[Any, Any]]:
@@ -162,7 +177,7 @@ def _transformer(layer: Any, params: Params) -> Callable[[int, Any, list[Any]], 
 def autoregressive(layer: Any, params: Params, x: list[Any], context: list[Any] | None) -> Value:
     """``y_i = tau(x_i; theta_i)``."""
     transform = _transformer(layer, params)
-    theta = pseudo_parameters(layer, params, x, context)
+    theta = CONDITIONERS[layer.kind](layer, params, x, context)
     values = [transform(i, value, own) for i, (value, own) in enumerate(zip(x, theta, strict=True))]
     return Value([y for y, _ in values], mpmath().mp.fsum(slope for _, slope in values), theta)
 
@@ -173,7 +188,7 @@ def unautoregressive(layer: Any, params: Params, y: list[Any], context: list[Any
     transform = _transformer(layer, params)
     x, slopes, theta = [mp.mpf(0)] * len(y), [mp.mpf(0)] * len(y), [[mp.mpf(0)]] * len(y)
     for i in layer.ranks.argsort().tolist():
-        own = pseudo_parameters(layer, params, x, context, only=i)[0]
+        own = CONDITIONERS[layer.kind](layer, params, x, context, only=i)[0]
         x[i] = solve(lambda point, i=i, own=own: transform(i, point, own), y[i])  # type: ignore[misc]
         slopes[i], theta[i] = transform(i, x[i], own)[1], own
     return Value(x, -mp.fsum(slopes), theta)
@@ -202,6 +217,10 @@ LAYERS: dict[str, Equation] = {
     "block": block,
     "planar": planar,
     "inverse": inverse,
+    "lu": lu,
+    "recurrent": recurrent,
+    "ram": autoregressive,
+    "lam": autoregressive,
 }
 
 #: Their inverses.
@@ -214,6 +233,10 @@ INVERSES: dict[str, Equation] = {
     "block": unblock,
     "planar": unplanar,
     "inverse": uninverse,
+    "lu": unlu,
+    "recurrent": unrecurrent,
+    "ram": unautoregressive,
+    "lam": unautoregressive,
 }
 
 

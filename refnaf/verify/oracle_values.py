@@ -52,6 +52,16 @@ def times(matrix: Any, vector: list[Any]) -> list[Any]:
     return [mp.fdot(row, vector) for row in matrix]
 
 
+def activate(x: Any, name: str) -> Any:
+    """A network's activation of one number. Raises ValueError for one that the oracle does not know."""
+    mp = mpmath().mp
+    if name == "tanh":
+        return mp.tanh(x)
+    if name not in ("elu", "relu"):
+        raise ValueError(f"the oracle has no equation for the activation {name!r}")
+    return x if x > 0 else mp.mpf(0) if name == "relu" else mp.expm1(x)
+
+
 def read(x: list[Any], bound: float | None) -> list[Any]:
     """``x / (1 + |x| / B)``, what networks read of their inputs and of the context, or x where there is no bound."""
     return x if bound is None else [value / (1 + abs(value) / mpmath().mp.mpf(bound)) for value in x]

@@ -81,7 +81,9 @@ def test_round_trip_in_float32(case, backend):
 def test_density_integrates_to_one(case):
     flow = make(case, spread=0.12)
     _, context = rows(case, 1)
-    assert checks.integral(flow, context, 4001 if case.dim == 1 else 1001) == pytest.approx(1, abs=1e-6)
+    # where the density jumps, the trapezoidal rule is off by the step times the jump
+    tolerance = 1e-6 if case.smooth else 1e-4
+    assert checks.integral(flow, context, 4001 if case.dim == 1 else 1001) == pytest.approx(1, abs=tolerance)
 
 
 @every_backend

@@ -66,7 +66,7 @@ def test_every_model_in_float64_is_near_its_true_values(name):
     assert relative(sum(layer.logdet for layer in true.layers), true.logdet) < 1e-14
 
 
-@pytest.mark.parametrize("model", ["gaussian", "maf", "made-mog", "planar", "maf-dsf", "iaf-ddsf", "bnaf"])
+@pytest.mark.parametrize("model", ["gaussian", "maf", "made-mog", "planar", "maf-dsf", "iaf-ddsf", "bnaf", "tan"])
 def test_inversion_is_exact(model):
     case = next(case for case in CASES.values() if case.model == model and case.context_dim)
     flow = make(case)

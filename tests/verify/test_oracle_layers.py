@@ -7,10 +7,13 @@ import pytest
 
 from refnaf.flows.autoregressive import Autoregressive
 from refnaf.flows.block import Block
+from refnaf.flows.conditionals import LAM, RAM
 from refnaf.flows.fixed import Permutation, Softclip, Standardise, Triangular
 from refnaf.flows.flow import Flow
 from refnaf.flows.layer import Layer
+from refnaf.flows.linear import LU
 from refnaf.flows.planar import Planar
+from refnaf.flows.recurrent import Recurrent
 from refnaf.verify import oracle, oracle_layers
 from refnaf.verify.oracle_values import Value
 from refnaf.verify.precision import mpmath, rounded
@@ -30,6 +33,11 @@ SPECIAL = {
     "mean-elu": lambda d, c: _network(d, c, name="mean", units=3),
     "mean-leakyrelu": lambda d, c: _network(d, c, name="mean", units=3, activation="leakyrelu"),
     "mog-floor": lambda d, c: _network(d, c, name="mog", components=3, floor=1e-3),
+    "lu": lambda d, c: LU(d, c),
+    "rnn-relu": lambda d, c: Recurrent(d, c, form="rnn", state=3, cell="relu"),
+    "srnn-tanh": lambda d, c: Recurrent(d, c, form="srnn", state=3, cell="tanh", bound=2.0),
+    "ram-tanh": lambda d, c: RAM(d, c, transformer_config={"name": "affine"}, state=3, hidden=(4,), cell="tanh"),
+    "lam-relu": lambda d, c: LAM(d, c, transformer_config={"name": "dsf", "units": 3}, state=3, activation="relu"),
     "monotonic": lambda d, c: _network(d, c, name="monotonic", signal=3, hidden=(4, 3)),
     "monotonic-line": lambda d, c: _network(d, c, name="monotonic", signal=3, hidden=()),
 }

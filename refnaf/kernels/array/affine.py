@@ -19,7 +19,7 @@ def forward(x: np.ndarray, theta: np.ndarray, *, ws: Workspace, **options: Any) 
     return y, np.broadcast_to(log_slope, y.shape), (x, theta, options)
 
 
-def _bend_slope(raw: np.ndarray, how: str, limit: Limit) -> tuple[np.ndarray, np.ndarray | float]:
+def bend_slope(raw: np.ndarray, how: str, limit: Limit) -> tuple[np.ndarray, np.ndarray | float]:
     """:func:`refnaf.reference.affine.bend` and its derivative."""
     if how == "tanh":
         bent = np.tanh(raw * (1 / limit))
@@ -50,7 +50,7 @@ def _scale(
         plus, minus = sigmoid_pair(raw, ws)
         scale = plus + raw.dtype.type(floor)
         return scale, plus * minus, plus * minus / scale
-    bent, slope = _bend_slope(raw, how, limit)
+    bent, slope = bend_slope(raw, how, limit)
     if form == "exp":
         scale = np.exp(bent)
         return scale, scale * slope, slope
