@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from refnaf_cli.params import (
     Duration,
@@ -33,6 +34,12 @@ class ModelName(click.ParamType):
 @click.command(epilog="Example: refnaf fit data/power.npy --max-time 10m --plot power.png --option hidden=128,128")
 @click.argument("data", metavar="DATA")
 @click.option("--model", type=ModelName(), default="maf-ddsf", show_default=True, help="Which flow.")
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    help="Model, options and training of a row of the published tables, such as maf-ddsf-5; for data of refnaf data. "
+    "Other options go before it.",
+)
 @click.option(
     "--option",
     "options",
@@ -74,14 +81,19 @@ def fit(
 ) -> None:
     """Fit a flow to the table DATA and write it to a .safetensors file.
 
+    DATA is a file, or the name of a published data set that refnaf data has prepared, which has a split of its own.
+
     The rows are split at random (by --seed) into 10% for the test, 10% for validation, and the rest for training.
     At the end a table gives the nats of each part with standard errors, beside those of a Gaussian with full
     covariance fitted to the same training rows. While training, OUT.checkpoint holds what --resume goes on from.
     """
     limit_threads(threads)
     from refnaf_cli.files import check_output, check_plot
-    from refnaf_cli.fitting import run
+    from refnaf_cli.fitting import run, settled
 
+    ctx = click.get_current_context()
+    given = {name for name in settings if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    settings = settled(data, settings, given)
     files = [data, *(settings[name] for name in ("validation", "test", "context") if isinstance(settings[name], str))]
     target = check_output(out or f"{Path(data).stem}.safetensors", (".safetensors",), files)
     picture = check_plot(plot, files) if plot else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import refnaf
+from refnaf.datasets.published import PUBLISHED, load
 from refnaf.objective import mean_and_error
 from refnaf.tables import check_pair
 from refnaf.training import SCORED_ROWS, Rows
@@ -57,6 +58,7 @@ def run(
     picture: Path | None,
     *,
     model: str,
+    recipe: str | None,
     options: tuple[tuple[str, Any], ...],
     validation: float | str,
     test: float | str,
@@ -107,6 +109,8 @@ def run(
         seconds = time.monotonic() - began
         scores = _scores(flow, parts, model, seed)
     flow.provenance["scores"] = scores
+    if recipe:
+        flow.provenance["recipe"] = recipe
     if parts.columns:
         flow.provenance["columns"] = parts.columns
     flow.save(target)
@@ -124,6 +128,32 @@ def run(
     record = flow.provenance["training"]
     if record.get("failed"):
         raise click.ClickException(f"training failed: {record['stopped']}; {target} holds the best model there was")
+
+
+def settled(data: str, settings: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """The command's settings, with those of its recipe where it left them open; ``given`` are those it did not.
+
+    Raises UsageError for what does not go with a published data set or a recipe.
+    """
+    if data in PUBLISHED:
+        for name in sorted(given & {"validation", "test", "key", "context", "context_key"}):
+            raise click.UsageError(
+                f"--{name.replace('_', '-')}: {data} is a published data set with a split of its own; leave it out"
+            )
+        if PUBLISHED[data].nats is None:
+            raise click.UsageError(f"{data} holds bits, which have no density; fit another data set")
+    if settings["recipe"] is None:
+        return settings
+    from refnaf.datasets.recipes import recipe
+
+    found, own = recipe(settings["recipe"], data), dict(settings["options"])
+    if "model" in given and settings["model"] != found.model:
+        raise click.UsageError(
+            f"--model {settings['model']}: recipe {settings['recipe']} is for {found.model}; leave one of them out"
+        )
+    training = {name: v for name, v in found.training.items() if settings.get(name) is None and name not in own}
+    options = tuple((name, v) for name, v in found.options.items() if name not in own)
+    return {**settings, **training, "model": found.model, "options": options + settings["options"]}
 
 
 def _checkpoint(target: Path, resume: bool, quiet: bool) -> Path:
@@ -166,6 +196,9 @@ def _read(
     quiet: bool,
     where: tuple[str | None, str | None, str | None],
 ) -> Parts:
+    if data in PUBLISHED:
+        known = load(data)
+        return Parts(Rows(known.train), Rows(known.validation), Rows(known.test), sum(map(len, known)), None)
     key, context, context_key = where
     table = read_data(data, key, context, context_key)
     notes = list(table.notes)

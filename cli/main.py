@@ -26,6 +26,7 @@ COMMANDS = {
     "vectors": "Golden vectors of a flow, to hold another implementation against.",
     "verify": "Compare another implementation with golden vectors; name what went wrong.",
     "check": "Is a normalising flow, given as Python functions, right?",
+    "data": "The data sets of the published tables: download, prepare, check.",
 }
 
 

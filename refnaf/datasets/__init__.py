@@ -1,4 +1,8 @@
-"""Toy targets of the plane and the line: log densities for inference, samples with their densities."""
+"""Toy targets of the plane and the line: log densities for inference, samples with their densities.
+
+The published tables of rows are in :mod:`refnaf.datasets.published`, how each is fitted in
+:mod:`refnaf.datasets.recipes`.
+"""
 
 from __future__ import annotations
 
