@@ -20,7 +20,7 @@ import refnaf
 from mixtures import Array, Mixture, fit_mixture, mean_se
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-MODELS = ("gaussian", "maf", "made-mog", "maf-mog", "maf-dsf", "maf-ddsf")
+MODELS = ("gaussian", "maf", "made-mog", "maf-mog", "tan", "maf-dsf", "maf-ddsf")
 MIXTURE = "mixture of 40 Gaussians"
 
 
