@@ -35,7 +35,8 @@ from refnaf.training.loop import Plan, check_positive, optimise
 #: Huang et al. 2018, table 1: ELBO and log p(x) on the test images, nats.
 PUBLISHED = {"VAE": (-85.00, -81.66), "IAF, affine": (-82.25, -80.05), "IAF-DSF": (-81.92, -79.86)}
 DIFFERENT = (
-    "Quoted without the paper at hand: look them up before you cite them. There, by the authors' script: convolutional residual networks, a context of 450, flows of 1,920 hidden units, "
+    "Quoted without the paper at hand: look them up before you cite them. There, by the authors' script: "
+    "convolutional residual networks, a context of 450, flows of 1,920 hidden units, "
     "batches of 64 for up to 400 epochs, 2,000 importance samples. Here: fully connected networks, which alone cost "
     "several nats, narrower flows, and minutes of one core. What can be compared is the differences between forms."
 )
