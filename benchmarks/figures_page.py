@@ -1,17 +1,14 @@
-"""What the figures share: the page, maps of densities, quiet fits, lines of Markdown."""
+"""What the figures share: the page, maps of densities, lines of Markdown."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-import refnaf
 from refnaf.persistence import atomic_write
 from refnaf.plotting.marks import style, ticks
 from refnaf.plotting.picture import STYLE
@@ -26,15 +23,6 @@ DOTS_PER_INCH = 90
 SIDE = 150  # points of a map along each axis
 SHADES, COLOURS = 48, 128  # of a map and of a file: few, for small files
 DATA_SHADES, MODEL_SHADES = "Oranges", "Blues"  # as everywhere in refnaf's plots: orange is the truth, blue the model
-
-
-def fit_quietly(log_density: Callable[[Any], Any], dim: int, **options: Any) -> tuple[refnaf.Flow, float]:
-    """``refnaf.fit_variational`` on one thread, and its seconds; silent about uneven weights: the KL is measured."""
-    began = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", refnaf.DataWarning)
-        flow = refnaf.fit_variational(log_density, dim, threads=1, **options)
-    return flow, time.perf_counter() - began
 
 
 def print_header(*names: str, words: int = 2) -> None:

@@ -11,13 +11,12 @@ from figures_page import (
     MODEL_SHADES,
     Array,
     density_map,
-    fit_quietly,
     page,
     plane,
     print_header,
     print_row,
 )
-from variational import MODELS, TARGETS, divergence
+from variational import MODELS, TARGETS, divergence, fit_quietly
 
 REACH = 4.8  # the walls of U2 to U4 are at 4
 STEPS, QUICK_STEPS = 3000, 10

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from figures_page import Array, fit_quietly, page, print_header, print_row
+from figures_page import Array, page, print_header, print_row
+from variational import fit_quietly
 
 import refnaf
 from refnaf.datasets.quadrature import panels

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from refnaf_cli.progress import Line, bar
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _cache: Callable[[F], F] = click.option(
@@ -89,11 +91,11 @@ def fetch(name: str, urls: tuple[str, ...], digests: tuple[str, ...], cache: str
     folder = cache_folder(cache) / "downloads" / name
     for k, url in enumerate(sources):
         target = folder / file_name(url)
-        progress = _Bar(target.name)
+        progress = _Download(target.name)
         try:
             digest = download(url, target, sha256=digests[k] if digests else None, progress=progress)
         finally:
-            progress.clear()
+            progress.line.clear()
         click.echo(f"got         {target}")
         click.echo(f"SHA-256     {digest}")
     _prepare(name, str(folder / file_name(sources[0]) if len(sources) == 1 else folder), cache)
@@ -138,25 +140,19 @@ def _prepare(name: str, where: str, cache: str | None) -> None:
         note(f"these are not the published numbers of rows; refnaf data check {name} shows what differs")
 
 
-class _Bar:
+class _Download:
     """Progress of a download on a terminal: how much is there, of how much."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.drawn = name, ""
+        self.name, self.text, self.line = name, "", Line()
 
     def __call__(self, have: int, total: int | None) -> None:
         if not sys.stderr.isatty():
             return
         parts = [self.name, f"{have / 1e6:,.1f} MB" + (f" of {total / 1e6:,.1f} MB" if total else "")]
         if total:
-            full = 20 * have // total
-            parts.insert(1, f"{have / total:4.0%} [{'#' * full}{'.' * (20 - full)}]")
+            parts.insert(1, bar(have / total))
         text = "  ".join(parts)
-        if text != self.drawn:
-            click.echo("\r" + text.ljust(len(self.drawn)), err=True, nl=False)
-            self.drawn = text
-
-    def clear(self) -> None:
-        """Takes the bar off the line."""
-        if self.drawn:
-            click.echo("\r" + " " * len(self.drawn) + "\r", err=True, nl=False)
+        if text != self.text:
+            self.line.draw(text)
+            self.text = text

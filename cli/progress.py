@@ -1,4 +1,7 @@
-"""Progress of a fit: a bar with time left and the validation score on a terminal, elsewhere one line an epoch."""
+"""Progress of a fit: a bar with time left and the validation score on a terminal, elsewhere one line an epoch.
+
+A download's is drawn by the same :class:`Line` and :func:`bar`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,31 @@ _BAR = 20
 _REFRESH = 0.1  # seconds between two drawings of the bar
 
 
+class Line:
+    """The last line of a terminal, drawn over itself."""
+
+    def __init__(self) -> None:
+        self._drawn = 0  # characters standing on it
+
+    def draw(self, text: str) -> None:
+        """The text, as much of it as the line holds, in place of what stands there."""
+        text = text[: shutil.get_terminal_size().columns - 1]
+        click.echo("\r" + text.ljust(self._drawn), err=True, nl=False)
+        self._drawn = len(text)
+
+    def clear(self) -> None:
+        """Takes the text off the line."""
+        if self._drawn:
+            click.echo("\r" + " " * self._drawn + "\r", err=True, nl=False)
+            self._drawn = 0
+
+
+def bar(done: float) -> str:
+    """How much of 1 is done."""
+    full = int(_BAR * done)
+    return f"{done:4.0%} [{'#' * full}{'.' * (_BAR - full)}]"
+
+
 class Progress:
     """A callable for ``refnaf.fit(progress=...)``. With ``quiet`` it shows messages (such as of steps undone) alone.
 
@@ -28,7 +56,7 @@ class Progress:
         self._epoch: Mapping[str, Any] = {}
         self._told = 0.0  # when the last evaluation was
         self._done = 0.0
-        self._drawn = 0  # characters standing on the current line
+        self._line = Line()
         self._last = -_REFRESH
 
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -52,22 +80,17 @@ class Progress:
 
     def _draw(self, now: float) -> None:
         self._last = now
-        full = int(_BAR * self._done)
         left = self._epoch.get("seconds_left")
         parts = [
-            f"{self._done:4.0%} [{'#' * full}{'.' * (_BAR - full)}]",
+            bar(self._done),
             *_scores(self._epoch, self.epoch),
             *_left(None if left is None else max(0.0, left - (now - self._told))),
         ]
-        text = "  ".join(parts)[: shutil.get_terminal_size().columns - 1]
-        click.echo("\r" + text.ljust(self._drawn), err=True, nl=False)
-        self._drawn = len(text)
+        self._line.draw("  ".join(parts))
 
     def clear(self) -> None:
         """Takes the bar off the line."""
-        if self._drawn:
-            click.echo("\r" + " " * self._drawn + "\r", err=True, nl=False)
-            self._drawn = 0
+        self._line.clear()
 
 
 def _scores(event: Mapping[str, Any], epoch: str) -> list[str]:

@@ -61,10 +61,10 @@ class Order:
 
     @contextmanager
     def turn(self, place: int, job: int) -> Iterator[None]:
-        """What the job does at a place. Raises RuntimeError where another gave up."""
+        """What the job does at a place. Raises RuntimeError where it would wait for one that gave up."""
         with self._condition:
             self._condition.wait_for(lambda: self._broken or self._next[place] == job)
-            if self._broken:
+            if self._next[place] != job:
                 raise RuntimeError("another part of the same work has failed")
         yield
         with self._condition:

@@ -337,6 +337,23 @@ def test_turns_are_taken_in_the_order_of_jobs():
     workers.close()
 
 
+def test_the_error_of_the_job_that_failed_is_the_one_raised():
+    order, workers, failed = Order(1), Workers(2), threading.Event()
+
+    def work(job: int) -> None:
+        if job == 1:
+            order.give_up()
+            failed.set()
+            raise KeyError("the second")
+        failed.wait()
+        with order.turn(0, job):
+            pass
+
+    with pytest.raises(KeyError, match="the second"):
+        workers.map(work, [(0,), (1,)])
+    workers.close()
+
+
 def test_nobody_waits_for_a_job_that_failed():
     order, workers = Order(1), Workers(2)
 
