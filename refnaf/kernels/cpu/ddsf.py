@@ -21,7 +21,8 @@ from refnaf.kernels.cpu import root
 from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.compiler import kernel
 from refnaf.kernels.cpu.ddsf_block import BLOCK, block_room, brackets, evaluate, prepare, pull_back, pull_room
-from refnaf.kernels.cpu.far import LOG_T, H, far_columns, far_columns_vjp, far_forward, far_scratch
+from refnaf.kernels.cpu.far import far_columns, far_columns_vjp, far_forward, far_scratch
+from refnaf.kernels.far import LOG_T, H
 from refnaf.reference.stable import SLOPE_FLOOR, inverse_softplus
 
 _OFFSET = float(inverse_softplus(1 - SLOPE_FLOOR))
@@ -259,6 +260,7 @@ def _inverse(
     column: Any,
     units: Any,
     outputs: Any,
+    notes: Any,
 ) -> None:
     dtype = y.dtype.type
     step = _U(count)
@@ -277,7 +279,7 @@ def _inverse(
                     for j in range(len(column)):
                         column[j] = theta[here + _U(j) * step + _U(n)]
                     at = np.float64(state[root.POINT, n])
-                    far_forward(at, column, raw, d, layers, offset, floor, units, outputs)
+                    far_forward(at, column, raw, d, layers, offset, floor, units, outputs, notes)
                     values[n], slopes[n] = outputs[layers - 1, H, 0], outputs[layers - 1, LOG_T, 0]
             left = root.advance(state, ys, values, slopes, m, steps, dtype(eps))
             steps += 1

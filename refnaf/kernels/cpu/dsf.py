@@ -24,7 +24,8 @@ from refnaf.kernels.cpu import root
 from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.compiler import kernel, part
 from refnaf.kernels.cpu.elementary import exp_negative, expm1_negative, log, softplus
-from refnaf.kernels.cpu.far import LOG_T, H, far_columns, far_columns_vjp, far_forward, far_scratch
+from refnaf.kernels.cpu.far import far_columns, far_columns_vjp, far_forward, far_scratch
+from refnaf.kernels.far import LOG_T, H
 from refnaf.reference.stable import SLOPE_FLOOR, inverse_softplus
 
 #: Samples a block, and offsets of the scratch's rows.
@@ -281,6 +282,7 @@ def _inverse(
     column: Any,
     units: Any,
     outputs: Any,
+    scratch: Any,
 ) -> None:
     dtype = y.dtype.type
     zero, shift, least_slope, least = dtype(0), dtype(offset), dtype(floor), dtype(smallest)
@@ -322,7 +324,9 @@ def _inverse(
                 if state[root.DONE, n] == 0 and not min(work[_R1 + n], work[_R2 + n], work[_R3 + n]) >= least:
                     for j in range(3 * d):
                         column[j] = theta[here + _U(j) * step + n]
-                    far_forward(np.float64(work[_R4 + n]), column, matrices, d, 1, offset, floor, units, outputs)
+                    far_forward(
+                        np.float64(work[_R4 + n]), column, matrices, d, 1, offset, floor, units, outputs, scratch
+                    )
                     values[n], slopes[n] = outputs[0, H, 0], outputs[0, LOG_T, 0]
             left = root.advance(state, ys, values, slopes, m, steps, dtype(eps))
             steps += 1

@@ -12,7 +12,8 @@ from typing import Any
 
 from refnaf.kernels.cpu.compiler import part
 from refnaf.kernels.cpu.elementary import mills
-from refnaf.kernels.cpu.far import _log1p_exp, _log_sum, _top
+from refnaf.kernels.cpu.far import log1p_exp, log_sum
+from refnaf.kernels.cpu.far import top as largest
 from refnaf.reference.affine import LOG_SCALE_BOUND
 
 HUGE = 1e307
@@ -52,11 +53,11 @@ def mixture_far(x: float, raw: Any, bent: bool, floor: float, offset: float, not
     """Fill ``notes`` (COMPONENT_ROWS, K) and ``out`` (RESULTS,) for x and raw ``(3 K,)``, all float64."""
     count = len(raw) // 3
     log_w, q, log_s = notes[LOG_W], notes[Q], notes[LOG_S]
-    top = _top(raw, 0, count)
+    top = largest(raw, 0, count)
     # or the weights would be rounded at the size of what cancels in them
     for k in range(count):
         log_w[k] = raw[k] - top
-    total = _log_sum(log_w)
+    total = log_sum(log_w)
     nearest, farthest = math.inf, -math.inf
     for k in range(count):
         log_w[k] = max(log_w[k] - total, -HUGE)
@@ -65,7 +66,7 @@ def mixture_far(x: float, raw: Any, bent: bool, floor: float, offset: float, not
             t = math.tanh(scale / LOG_SCALE_BOUND)
             log_s[k], notes[DLOG, k] = LOG_SCALE_BOUND * t, 1 - t * t
         else:
-            soft = _log1p_exp(scale + offset)
+            soft = log1p_exp(scale + offset)
             s = soft + floor
             # a softplus that underflows is the exponential
             log_s[k] = math.log(s) if s > 0 else scale + offset
@@ -84,8 +85,8 @@ def mixture_far(x: float, raw: Any, bent: bool, floor: float, offset: float, not
         notes[DENSITY, k] = notes[A, k] - log_s[k]
         notes[UPPER, k] = log_w[k] + (beyond if q[k] >= 0 else rest)
         notes[LOWER, k] = log_w[k] + (rest if q[k] >= 0 else beyond)
-    upper, lower = _log_sum(notes[UPPER]), _log_sum(notes[LOWER])
-    out[TAIL], out[MASS] = min(upper, lower), _log_sum(notes[DENSITY])
+    upper, lower = log_sum(notes[UPPER]), log_sum(notes[LOWER])
+    out[TAIL], out[MASS] = min(upper, lower), log_sum(notes[DENSITY])
     e = _far_excess(u, min(out[TAIL] - math.log(mills(u)), 0.0))
     out[Y] = u + e if upper < lower else -(u + e)
     out[LOG_SLOPE] = out[MASS] + e * (u + 0.5 * e)
