@@ -110,8 +110,9 @@ def computing_options(command: F) -> F:
     )
     backend = click.option(
         "--backend",
-        type=click.Choice(["numba", "numpy"]),
-        help="Compiled kernels, or numpy alone, which is slower and starts sooner [default: numba where there is one].",
+        type=click.Choice(["numba", "numpy", "cuda"]),
+        help="Compiled kernels, numpy alone, which is slower and starts sooner, or an NVIDIA GPU [default: numba where "
+        "there is one].",
     )
     return threads(backend(command))
 

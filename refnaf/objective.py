@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refnaf import ops as operations
+from refnaf import ops_backends as backends
 from refnaf.flows import chain
 from refnaf.flows.flow import Flow
 from refnaf.objective_room import Room, spare, views, whole
 from refnaf.parallel import Order, Workers
 from refnaf.reference.variational import free_energy, sample_log_prob
 
-#: Rows that are differentiated together: at most this many, and a batch in as many parts; at least as many as a backend
-#: wants. By the batch, the model and the backend alone, so that sums do not depend on the number of threads. Each part
-#: costs a pass over the gradient: of a large model, few.
-MOST_ROWS = 256
+#: A batch is differentiated in as many parts, of as many rows as a backend wants: by the batch, the model and the
+#: backend alone, so that sums do not depend on the number of threads. Each part costs a pass over the gradient: of a
+#: large model, few.
 PARTS, PARTS_OF_LARGE, LARGE = 4, 2, 1_000_000
 
 
@@ -47,10 +47,18 @@ class Objective:
         self._rooms: list[list[Room]] = []
         self._order = Order(len(flow.layers))
 
-    def flat(self) -> np.ndarray:
-        """The flow's own parameters as one vector ``(size,)`` of its dtype."""
+    def flat(self) -> Any:
+        """The flow's own parameters as one vector ``(size,)`` of its dtype, where its backend computes."""
         parts = [np.ravel(array) for array in self.flow.params.values()]
-        return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
+        return self.put(np.concatenate(parts) if parts else np.zeros(0, self.dtype))
+
+    def put(self, array: np.ndarray) -> Any:
+        """An array where the flow's backend computes."""
+        return operations.make(self.flow.backend).put(array)
+
+    def params(self, flat: Any) -> dict[str, np.ndarray]:
+        """Parameters by name, in the host's memory, from a flat vector."""
+        return self.views(operations.make(self.flow.backend).get(flat))
 
     def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """Parameters by name, as views of a flat vector."""
@@ -59,12 +67,14 @@ class Objective:
     def _start(self, flat: np.ndarray, rows: int) -> tuple[list[dict[str, Any]], list[slice]]:
         """The layers' parameters, and the chunks of a batch, with buffers for each."""
         parts = PARTS if self.size < LARGE else PARTS_OF_LARGE
-        fewest = operations.fewest_rows(self.flow.backend)
-        step = min(max(-(-rows // parts), fewest), MOST_ROWS)
+        fewest, most = backends.chunk_rows(self.flow.backend)
+        step = min(max(-(-rows // parts), fewest), most)
         chunks = [slice(start, start + step) for start in range(0, rows, step)]
         while len(self._ops) < len(chunks):
-            self._ops.append(operations.make(self.flow.backend))
-            self._rooms.append(spare(self.flow.layers, self.dtype) if self._rooms else whole(self.flow, self.dtype))
+            ops = operations.make(self.flow.backend)
+            self._ops.append(ops)
+            made = spare(self.flow.layers, self.dtype) if self._rooms else whole(self.flow, self.dtype, ops.put)
+            self._rooms.append(made)
         self._order.begin()
         return self.flow.layer_params(self.views(flat)), chunks
 
@@ -107,24 +117,27 @@ class NegativeLogLikelihood(Objective):
 
     def _chunk(
         self, index: int, own: list[dict[str, Any]], x: np.ndarray, context: np.ndarray | None, share: float
-    ) -> float:
+    ) -> Any:
         ops = self._ops[index]
         ops.workspace.reset()
-        c = self.flow.standard_context(None if context is None else np.ascontiguousarray(context.T))
+        c = self.flow.standard_context(None if context is None else context.T.copy(), ops)
         log_prob, *_ = chain.log_prob_vjp(
             self.flow.layers,
             own,
             ops,
-            np.ascontiguousarray(x.T),
+            x.T.copy(),
             c,
             -share,
             self._grads(index),
             partial(self._take, index),
         )
-        return -float(np.sum(log_prob))
+        return -np.sum(log_prob)
 
-    def __call__(self, flat: np.ndarray, x: np.ndarray, context: np.ndarray | None) -> tuple[float, np.ndarray]:
-        """The mean over the rows of x ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites."""
+    def __call__(self, flat: np.ndarray, x: np.ndarray, context: np.ndarray | None) -> tuple[Any, np.ndarray]:
+        """The mean over the rows of x ``(N, D)`` and its gradient ``(size,)``, which the next call overwrites.
+
+        Both stay on a device that computed them: nothing waits for it.
+        """
         own, chunks = self._start(flat, len(x))
         share = 1 / len(x)
         jobs = [(k, own, x[part], None if context is None else context[part], share) for k, part in enumerate(chunks)]

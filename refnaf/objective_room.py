@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +40,13 @@ def _sizes(layers: Sequence[Layer]) -> list[int]:
     return [sum(math.prod(shape) for shape in layer.shapes().values()) for layer in layers]
 
 
-def whole(flow: Flow, dtype: np.dtype) -> list[Room]:
-    """A vector for the gradient of all parameters, in their order, and a room of it for each layer."""
+def whole(flow: Flow, dtype: np.dtype, put: Callable[[np.ndarray], Any]) -> list[Room]:
+    """A vector for the gradient of all parameters, in their order, and a room of it for each layer.
+
+    ``put`` brings it to where it is computed.
+    """
     edges = np.cumsum([0, *_sizes(flow.layers)])
-    vector = np.zeros(edges[-1], dtype)
+    vector = put(np.zeros(edges[-1], dtype))
     return [Room(vector, slice(*edges[k : k + 2]), layer) for k, layer in enumerate(flow.layers)]
 
 

@@ -1,10 +1,11 @@
-"""The one place that knows about backends.
+"""The operations that backends offer.
 
 A backend offers the same operations, each a forward that also returns what its vector-Jacobian product needs, and that
 product. Layers are written once in terms of them:
 
 - ``"numpy"``: the twins of :mod:`refnaf.kernels.array`, with analytic VJPs in reused buffers;
 - ``"numba"``: the same, with the compiled twins of :mod:`refnaf.kernels.cpu` for everything that has one;
+- ``"cuda"``: :mod:`refnaf.ops_device`, the same on an NVIDIA GPU, for the layers that have kernels there;
 - ``"reference"``: :mod:`refnaf.reference` itself, which autograd differentiates as it stands (no VJPs, nothing saved).
 
 Arrays are feature-major: ``(D, N)``, pseudo-parameters ``(D, P, N)``. A new transformer is an entry in each dict below.
@@ -13,7 +14,7 @@ Arrays are feature-major: ``(D, N)``, pseudo-parameters ``(D, P, N)``. A new tra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy
@@ -34,11 +35,10 @@ from refnaf.kernels.array import states as array_states
 from refnaf.kernels.array.root import monotone_root
 from refnaf.kernels.array.staircase import Staircase
 from refnaf.kernels.array.workspace import Workspace
+from refnaf.ops_backends import check
 from refnaf.reference import affine, block, ddsf, dsf, made, mean, mixture, monotonic, planar, tan
 from refnaf.reference._numpy import np, value
 from refnaf.reference.block import Network
-
-BACKENDS = ("numpy", "numba")
 
 REFERENCE: dict[str, Callable[..., Any]] = {
     "affine": affine.affine,
@@ -66,12 +66,34 @@ BRACKETS: dict[str, Callable[..., Any]] = {
 INVERSES: dict[str, Callable[..., Any]] = {"affine": affine.inverse}
 
 
-class ArrayOps:
+class HostOps:
+    """Where arrays are: in the host's memory."""
+
+    def session(self) -> AbstractContextManager[Any]:
+        """Everything that one object does lies inside."""
+        return nullcontext()
+
+    def put(self, array: Any) -> Any:
+        """An array of the host as these operations read it."""
+        return array
+
+    def get(self, array: Any) -> numpy.ndarray:
+        """The opposite of :meth:`put`."""
+        return array
+
+    def constant(self, array: numpy.ndarray) -> Any:
+        """:meth:`put` for an array that does not change."""
+        return array
+
+
+class ArrayOps(HostOps):
     """Operations on plain NumPy arrays. One object a thread: its workspace is not shared."""
 
     traced = False
     #: Whether a VJP is to follow: without it, forwards need not save anything.
     saving = True
+    #: Whether an autoregressive layer is inverted by a whole pass of its network for each dimension.
+    by_passes = False
 
     def __init__(self) -> None:
         self.workspace = Workspace()
@@ -269,10 +291,11 @@ class CompiledOps(ArrayOps):
         return super().block_inverse_vjp(_compiled_block().as_the_arrays(saved), grad_x)
 
 
-class ReferenceOps:
+class ReferenceOps(HostOps):
     """The reference itself, for autograd to trace."""
 
     traced = True
+    by_passes = True
 
     def network(
         self, x: Any, context: Any, weights: Any, biases: Any, context_weights: Any, stairs: Any, *wiring: Any
@@ -337,30 +360,19 @@ class ReferenceOps:
 Ops = ArrayOps | ReferenceOps
 
 
-def default_backend() -> str:
-    """``"numba"`` where it is installed, else ``"numpy"``."""
-    return "numba" if find_spec("numba") else "numpy"
+def make(backend: str, own_stream: bool = False) -> Any:
+    """The operations of a backend, or of ``"reference"``, with a workspace of their own. Raises as :func:`check`.
 
-
-def check(backend: str) -> None:
-    """Raises ValueError for a name that is not a backend's, ImportError for one that is not installed."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
-    if backend == "numba" and not find_spec("numba"):
-        raise ImportError("backend 'numba' needs the package numba: install it, or ask for backend 'numpy'")
-
-
-def make(backend: str) -> Any:
-    """The operations of a backend, or of ``"reference"``, with a workspace of their own. Raises as :func:`check`."""
+    A device's may have a stream of their own, so that one's copies go on while another computes (see ``session``).
+    """
     if backend == "reference":
         return ReferenceOps()
     check(backend)
+    if backend == "cuda":
+        from refnaf.ops_device import DeviceOps
+
+        return DeviceOps(own_stream)
     return CompiledOps() if backend == "numba" else ArrayOps()
-
-
-def fewest_rows(backend: str) -> int:
-    """How many rows are worth a pass of their own: an operation on arrays costs its call before anything else."""
-    return 128 if backend == "numba" else 256
 
 
 def optimiser(backend: str) -> Any:

@@ -65,7 +65,7 @@ def _chained(
     for k in order:
         grad, part = pull(k, grads[k], grad)
         if part is not None:
-            grad_context = np.array(part) if grad_context is None else grad_context + part
+            grad_context = part.copy() if grad_context is None else grad_context + part
         if take is not None:
             take(k, grads[k])
             np.copyto(turns[k % 2], grad)
@@ -82,7 +82,7 @@ def inverse(
     That is each layer's image and what the layer kept; valid until the workspace of ``ops`` is reset.
     """
     logdet: Any = 0.0
-    residual = np.zeros(z.shape[1])
+    residual = np.zeros_like(z[0], dtype=np.float64)
     images: list[tuple[Any, Any]] = []
     for layer, own in zip(reversed(layers), reversed(params), strict=True):
         z, part, worst, kept = layer.inverse_saved(ops, own, z, context)
@@ -130,7 +130,7 @@ def inverse_score(
 
 def base_log_prob(z: np.ndarray) -> np.ndarray:
     """The standard normal base: ``(D, N)`` to ``(N,)`` nats, in float64 whatever the dtype of z."""
-    wide = np.asarray(z, dtype=np.float64)
+    wide = z.astype(np.float64, copy=False)
     return -0.5 * np.sum(wide * wide, axis=0) - 0.5 * len(wide) * np.log(2 * np.pi)
 
 
@@ -159,6 +159,7 @@ def log_prob_vjp(
     ``grads`` and ``take`` as in :func:`vjp`.
     """
     z, logdet, saved = forward(layers, params, ops, x, context)
-    grad = np.broadcast_to(np.asarray(grad, dtype=np.float64), logdet.shape)
-    grad_x, grad_context, grads = vjp(layers, params, ops, saved, -z * grad.astype(z.dtype), grad, grads, take)
-    return base_log_prob(z) + logdet, grad_x, grad_context, grads
+    log_p = base_log_prob(z) + logdet
+    wanted = np.zeros_like(log_p) + grad
+    grad_x, grad_context, grads = vjp(layers, params, ops, saved, -z * wanted.astype(z.dtype), wanted, grads, take)
+    return log_p, grad_x, grad_context, grads

@@ -89,7 +89,7 @@ class Conditioned(Layer):
         diagonal = np.exp(saved[2])
         found = np.zeros_like(wanted)
         mark = ops.workspace.mark()
-        none = np.zeros(wanted.shape[1])
+        none = np.zeros_like(wanted[0])
         for i in np.argsort(-self.ranks):
             ops.workspace.release(mark)
             found[i] = (wanted[i] - self.vjp(ops, params, saved, found, none, {})[0][i]) / diagonal[i]
@@ -97,12 +97,12 @@ class Conditioned(Layer):
         return found
 
     def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
-        pseudo = (self._every_pass if ops.traced else self.stepwise)(ops, params, y, context)
+        pseudo = (self._every_pass if ops.by_passes else self.stepwise)(ops, params, y, context)
         shared = self.shared(params)
         name, options = self.transformer.name, self.transformer.options
         columns: list[Any] = [None] * self.dim
         slopes: list[Any] = [None] * self.dim
-        worst = np.zeros(y.shape[1])
+        worst = np.zeros_like(value(y)[0], dtype=np.float64)
         for i in np.argsort(self.ranks):
             theta = pseudo(i, columns)
             own = [array[i] for array in shared] if self.transformer.stacked else shared
@@ -111,12 +111,19 @@ class Conditioned(Layer):
         stack = traced_np.stack if ops.traced else np.stack
         return stack(columns), total(stack(slopes), ops.traced), worst
 
-    def _every_pass(self, ops: Ops, params: Params, y: Any, context: Any) -> Stepwise:
-        """Pseudo-parameters of dimension i by a whole pass over the dimensions before it: for autograd to trace."""
+    def _every_pass(self, ops: Any, params: Params, y: Any, context: Any) -> Stepwise:
+        """Pseudo-parameters of dimension i by a whole pass over the dimensions before it.
+
+        So that autograd can trace it, and for a device, on which a pass of large products costs less than many calls.
+        """
+        mark = None if ops.traced else ops.workspace.mark()
 
         def pseudo(i: int, columns: list[Any]) -> Any:
+            if mark is not None:
+                ops.workspace.release(mark)
             zero = 0 * value(y)[0]
-            x = traced_np.stack([zero if column is None else column for column in columns])
+            stack = traced_np.stack if ops.traced else np.stack
+            x = stack([zero if column is None else column for column in columns])
             return self.pseudo_parameters(ops, params, x, context)[0][i]
 
         return pseudo

@@ -53,6 +53,10 @@ def _call(name: str, flow: Flow, x: Any, context: Any, params: Any) -> Any:
     from autograd.builtins import dict as traced_dict
     from autograd.extend import Box
 
+    if flow.backend == "cuda":
+        raise ValueError(
+            "autograd's arrays are the host's: use flow.replace({}, backend='numba') to differentiate a flow"
+        )
     source = flow.params if params is None else params
     if not isinstance(source, Box):
         # one argument, whatever of it is traced

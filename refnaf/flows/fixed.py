@@ -15,6 +15,11 @@ from refnaf.reference._numpy import value
 from refnaf.reference.stable import squash
 
 
+def _of_all(x: Any, number: float) -> Any:
+    """The same number for each sample of x ``(D, N)``: ``(N,)`` float64."""
+    return np.full_like(value(x)[0], number, dtype=np.float64)
+
+
 class Standardise(Layer):
     """``y = (x - mean) / scale``, the numbers fitted on the training rows; computed in float64, counted in the density.
 
@@ -41,30 +46,32 @@ class Standardise(Layer):
         other.buffers = self.buffers
         return other
 
-    def context(self, context: Any) -> Any:
-        """The context as the other layers read it, standardised too."""
-        scaled = (context - self.buffers["context_mean"][:, None]) / self.buffers["context_scale"][:, None]
+    def context(self, context: Any, ops: Any = None) -> Any:
+        """The context as the other layers read it, standardised too; on a device with its operations."""
+        mean, scale = self.buffers["context_mean"], self.buffers["context_scale"]
+        if ops is not None:
+            mean, scale = ops.constant(mean), ops.constant(scale)
+        scaled = (context - mean[:, None]) / scale[:, None]
         return scaled if self.dtype == np.float64 else scaled.astype(self.dtype)
 
     def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
-        y = (x - self.buffers["mean"][:, None]) / self.buffers["scale"][:, None]
-        logdet = np.full(value(x).shape[1], -np.sum(np.log(self.buffers["scale"])))
+        y = (x - ops.constant(self.buffers["mean"])[:, None]) / ops.constant(self.buffers["scale"])[:, None]
+        logdet = _of_all(x, -float(np.sum(np.log(self.buffers["scale"]))))
         with np.errstate(over="ignore"):
             return (y if self.dtype == np.float64 else y.astype(self.dtype)), logdet, None
 
     def vjp(
         self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        return grad_y / self.buffers["scale"][:, None], None
+        return grad_y / ops.constant(self.buffers["scale"])[:, None], None
 
     def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
-        return wanted * self.buffers["scale"][:, None]
+        return wanted * ops.constant(self.buffers["scale"])[:, None]
 
     def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
-        n = value(y).shape[1]
         wide = y if value(y).dtype == np.float64 else y.astype(np.float64)
-        x = wide * self.buffers["scale"][:, None] + self.buffers["mean"][:, None]
-        return x, np.full(n, np.sum(np.log(self.buffers["scale"]))), np.zeros(n)
+        x = wide * ops.constant(self.buffers["scale"])[:, None] + ops.constant(self.buffers["mean"])[:, None]
+        return x, _of_all(y, float(np.sum(np.log(self.buffers["scale"])))), _of_all(y, 0.0)
 
 
 class Permutation(Layer):
@@ -83,19 +90,18 @@ class Permutation(Layer):
         return {"order": self.order.tolist()}
 
     def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
-        return x[self.order], np.zeros(value(x).shape[1]), None
+        return x[ops.constant(self.order)], _of_all(x, 0.0), None
 
     def vjp(
         self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        return grad_y[self.back], None
+        return grad_y[ops.constant(self.back)], None
 
     def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
-        return wanted[self.order]
+        return wanted[ops.constant(self.order)]
 
     def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
-        n = value(y).shape[1]
-        return y[self.back], np.zeros(n), np.zeros(n)
+        return y[ops.constant(self.back)], _of_all(y, 0.0), _of_all(y, 0.0)
 
 
 class Softclip(Layer):
@@ -152,6 +158,7 @@ class Triangular(Layer):
         self.fixed = fixed
         if fixed:
             self.buffers = {name: np.zeros(shape) for name, shape in self._shapes().items()}
+        self._below, self._eye = np.tril(np.ones((dim, dim)), -1), np.eye(dim)
 
     def config(self) -> dict[str, Any]:
         return {"fixed": True} if self.fixed else {}
@@ -169,37 +176,42 @@ class Triangular(Layer):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {} if self.fixed else self._shapes()
 
-    def _numbers(self, params: Params, dtype: np.dtype) -> Params:
-        return {name: array.astype(dtype) for name, array in self.buffers.items()} if self.fixed else params
+    def _numbers(self, ops: Ops, params: Params, dtype: np.dtype) -> Params:
+        if not self.fixed:
+            return params
+        return {name: ops.constant(array).astype(dtype) for name, array in self.buffers.items()}
 
     def masks(self) -> dict[str, np.ndarray]:
-        return {} if self.fixed else {"lower": self._mask(np.dtype(float))}
+        return {} if self.fixed else {"lower": self._below}
 
-    def _mask(self, dtype: np.dtype) -> np.ndarray:
-        return np.tril(np.ones((self.dim, self.dim), dtype), -1)
+    def _mask(self, ops: Ops, dtype: np.dtype) -> Any:
+        return ops.constant(self._below).astype(dtype)
+
+    def _matrix(self, ops: Ops, lower: Any, dtype: np.dtype) -> Any:
+        return ops.constant(self._eye).astype(dtype) + lower * self._mask(ops, dtype)
 
     def initial(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         return {name: np.zeros(shape) for name, shape in self.shapes().items()}
 
-    def _linear(self, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
-        params = self._numbers(params, value(x).dtype)
-        centred = x + traced_np.dot(params["lower"] * self._mask(value(x).dtype), x)
+    def _linear(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
+        params = self._numbers(ops, params, value(x).dtype)
+        centred = x + traced_np.dot(params["lower"] * self._mask(ops, value(x).dtype), x)
         shift = params["shift"][:, None]
         if self.context_dim:
             shift = shift + traced_np.dot(params["context"], context)
         return centred, traced_np.exp(params["log_diagonal"])[:, None], shift
 
     def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
-        centred, scale, shift = self._linear(params, x, context)
-        logdet = traced_np.sum(traced_np.log(scale)) * np.ones(value(x).shape[1])
+        centred, scale, shift = self._linear(ops, params, x, context)
+        logdet = traced_np.sum(traced_np.log(scale)) * _of_all(x, 1.0)
         return scale * centred + shift, logdet, (x, centred, context)
 
     def vjp(
         self, ops: Any, params: Params, saved: Any, grad_y: np.ndarray, grad_logdet: np.ndarray, grads: dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         x, centred, context = saved
-        numbers = self._numbers(params, x.dtype)
-        mask = self._mask(x.dtype)
+        numbers = self._numbers(ops, params, x.dtype)
+        mask = self._mask(ops, x.dtype)
         scaled = np.exp(numbers["log_diagonal"])[:, None] * grad_y
         if not self.fixed:
             grads["lower"] = (scaled @ x.T) * mask
@@ -211,14 +223,13 @@ class Triangular(Layer):
         return below, numbers["context"].T @ grad_y if self.context_dim else None
 
     def solve_transposed(self, ops: Any, params: Params, saved: Any, wanted: np.ndarray) -> np.ndarray:
-        numbers = self._numbers(params, wanted.dtype)
-        matrix = np.eye(self.dim, dtype=wanted.dtype) + numbers["lower"] * self._mask(wanted.dtype)
+        numbers = self._numbers(ops, params, wanted.dtype)
+        matrix = self._matrix(ops, numbers["lower"], wanted.dtype)
         return np.linalg.solve(matrix.T, wanted) / np.exp(numbers["log_diagonal"])[:, None]
 
     def inverse(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any]:
-        _, scale, shift = self._linear(params, 0 * y, context)
+        _, scale, shift = self._linear(ops, params, 0 * y, context)
         dtype = value(y).dtype
-        matrix = np.eye(self.dim, dtype=dtype) + self._numbers(params, dtype)["lower"] * self._mask(dtype)
+        matrix = self._matrix(ops, self._numbers(ops, params, dtype)["lower"], dtype)
         x = traced_np.linalg.solve(matrix, (y - shift) / scale)
-        n = value(y).shape[1]
-        return x, -traced_np.sum(traced_np.log(scale)) * np.ones(n), np.zeros(n)
+        return x, -traced_np.sum(traced_np.log(scale)) * _of_all(y, 1.0), _of_all(y, 0.0)

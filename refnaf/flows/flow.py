@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from refnaf import ops as operations
+from refnaf import ops_backends as backends
 from refnaf.flows import chain
 from refnaf.flows.fixed import Standardise
-from refnaf.flows.layer import Layer
+from refnaf.flows.layer import Layer, is_final
 from refnaf.flows.registry import layer_from_config, layer_to_config
 from refnaf.parallel import Workers, default_threads, serial_algebra
 
-#: Values of pseudo-parameters that a chunk of rows may make at once; an inverse makes those of one dimension at a time.
-CHUNK_VALUES = 1 << 19
+#: Rows of a chunk of an inverse, which makes the pseudo-parameters of one dimension at a time.
 INVERSE_CHUNK = 1024
 
 
@@ -31,9 +31,10 @@ class Flow:
     refuses it elsewhere. Wrong shapes and rows that are not finite raise ValueError.
 
     A Flow does not change: :meth:`replace` makes another with other numbers. ``backend`` is "numba" (compiled kernels;
-    the default where it is installed) or "numpy" (nothing else is imported); ``threads`` share the chunks of many rows,
-    by default as many as there are cores and at most 4. The numbers do not depend on the threads, and on the backend
-    only in their last digits.
+    the default where it is installed), "numpy" (nothing else is imported) or "cuda" (an NVIDIA GPU, which has affine,
+    DSF, DDSF and mixture layers); ``threads`` share the chunks of many rows, by default as many as there are cores and
+    at most 4. The numbers do not depend on the threads, and on the backend only in their last digits. ImportError is
+    raised where this machine cannot run a backend, ValueError where a backend has no kernels for a layer.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Flow:
     ) -> None:
         if not isinstance(layers[0], Standardise):
             raise ValueError(f"the first layer of a flow must be a Standardise layer, not {type(layers[0]).__name__}")
-        backend = backend or operations.default_backend()
-        operations.check(backend)
+        backend = backend or backends.default_backend()
+        backends.check(backend)
+        backends.check_layers(backend, layers)
         layers = [layers[0].astype(dtype), *layers[1:]]
         self.layers, self.model, self.backend, self.threads = layers, model, backend, default_threads(threads)
         self.dim, self.context_dim = layers[0].dim, layers[0].context_dim
@@ -60,7 +62,8 @@ class Flow:
         self._outside: dict[str, np.ndarray] = {}
         self.params = MappingProxyType(self._checked(params))
         width = max([self.dim, *(max((s[0] for s in layer.shapes().values()), default=1) for layer in layers)])
-        self._chunk = int(np.clip(CHUNK_VALUES // width, 64, 4096))
+        self._chunk = backends.scored_rows(backend, width)
+        self._placed: Any = None
 
     # numbers
 
@@ -81,7 +84,7 @@ class Flow:
             array = params[name]
             if np.shape(array) != shape:
                 raise ValueError(f"parameter {name} must have shape {shape}, got {np.shape(array)}")
-            if not _is_final(array, self.dtype, masks.get(name)):
+            if not is_final(array, self.dtype, masks.get(name)):
                 array = np.array(array, dtype=self.dtype, order="C")
                 if name in masks:
                     array *= masks[name]
@@ -156,12 +159,20 @@ class Flow:
             own[int(index)][local] = (self.params if params is None else params)[name]
         return own
 
+    def _in_place(self, params: Mapping[str, Any] | None) -> Any:
+        """The parameters as a dict for each layer, where the backend reads them: a device is sent its own once."""
+        if params is not None:
+            return backends.place(self.backend, self.layer_params(params))
+        if self._placed is None:
+            self._placed = backends.place(self.backend, self.layer_params())
+        return self._placed
+
     # rows
 
-    def standard_context(self, context: Any) -> Any:
-        """A context ``(C, N)`` as the layers read it, or None."""
+    def standard_context(self, context: Any, ops: Any = None) -> Any:
+        """A context ``(C, N)`` as the layers read it, or None; on a device by its operations."""
         first = self.layers[0]
-        return None if context is None else first.context(context)  # type: ignore[attr-defined]
+        return None if context is None else first.context(context, ops)  # type: ignore[attr-defined]
 
     def _rows(self, x: Any, what: str, width: int) -> np.ndarray:
         array = np.asarray(x)
@@ -255,9 +266,8 @@ class Flow:
         self, rows: np.ndarray, context: np.ndarray | None, params: Any, inverse: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Either direction by chunks. The third array is ``log p`` (forward) or the residual (inverse)."""
-        own = self.layer_params(self._override(params, self.dtype))
-        out = np.empty((len(rows), self.dim))
-        logdet, third = np.empty(len(rows)), np.empty(len(rows))
+        own = self._in_place(self._override(params, self.dtype))
+        out, logdet, third = np.empty((len(rows), self.dim)), np.empty(len(rows)), np.empty(len(rows))
         spare: list[Any] = []
 
         def run(part: slice) -> None:
@@ -265,22 +275,23 @@ class Flow:
             try:
                 ops = spare.pop()
             except IndexError:
-                ops = operations.make(self.backend)
+                ops = operations.make(self.backend, own_stream=True)
             ops.saving = False
             ops.workspace.reset()
-            x, c = self._columns(rows, context, part)
+            columns, conditions = self._columns(rows, context, part)
             # far out, float32 overflows
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"), ops.session():
+                x, c = ops.put(columns), None if conditions is None else ops.put(conditions)
                 if inverse:
-                    image, logdet[part], third[part], _ = chain.inverse(self.layers, own, ops, x.astype(self.dtype), c)
+                    image, slope, last, _ = chain.inverse(self.layers, own, ops, x.astype(self.dtype), c)
                 else:
-                    image, logdet[part], _ = chain.forward(self.layers, own, ops, x, c)
-                    third[part] = chain.base_log_prob(image) + logdet[part]
-            out[part] = image.T
+                    image, slope, _ = chain.forward(self.layers, own, ops, x, c)
+                    last = chain.base_log_prob(image) + slope
+                out[part], logdet[part], third[part] = ops.get(image).T, ops.get(slope), ops.get(last)
             spare.append(ops)
 
         jobs = [(part,) for part in self._parts(len(rows), inverse)]
-        workers = Workers(min(self.threads, len(jobs)))
+        workers = Workers(min(backends.workers(self.backend, self.threads), len(jobs)))
         try:
             # of one job as well: several threads of linear algebra round otherwise than one
             with serial_algebra():
@@ -334,14 +345,6 @@ class Flow:
     def __repr__(self) -> str:
         context = f", context_dim={self.context_dim}" if self.context_dim else ""
         return f"<Flow {self.model}, dim={self.dim}{context}, {self.n_params:,} parameters, {self.dtype.name}>"
-
-
-def _is_final(array: Any, dtype: np.dtype, mask: np.ndarray | None) -> bool:
-    """Whether flows may share this array as it is: nothing writes to it, and it is zero outside the mask."""
-    if not (isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous):
-        return False
-    alone = array.flags.owndata and not array.flags.writeable
-    return alone and (mask is None or not array[mask == 0].any())
 
 
 def _assemble(

@@ -51,7 +51,7 @@ class Inverse(Layer):
 
     def inverse_saved(self, ops: Ops, params: Params, y: Any, context: Any) -> tuple[Any, Any, Any, Any]:
         x, logdet, saved = self.layer.forward(ops, params, y, context)
-        return x, logdet, np.zeros(y.shape[1]), saved
+        return x, logdet, np.zeros_like(y[0], dtype=np.float64), saved
 
     def inverse_vjp(
         self,
@@ -71,7 +71,7 @@ class Inverse(Layer):
         self, ops: Any, params: Params, x: np.ndarray, context: Any, score_y: np.ndarray, kept: Any = None
     ) -> np.ndarray:
         saved = self._forward_at(ops, params, x, context) if kept is None else kept
-        minus = -np.ones(score_y.shape[1])
+        minus = -np.ones_like(score_y[0])
         through_logdet, _ = self.layer.vjp(ops, params, saved, np.zeros_like(score_y), minus, {})
         return self.layer.solve_transposed(ops, params, saved, score_y + through_logdet)
 

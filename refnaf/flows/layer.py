@@ -98,7 +98,7 @@ class Layer:
     ) -> np.ndarray:
         """The gradient ``(D, N)`` of a log-density at x for that at y, the parameters held: one :meth:`vjp`."""
         saved = self.forward(ops, params, x, context)[2]
-        return self.vjp(ops, params, saved, score_y, np.ones(score_y.shape[1]), {})[0]
+        return self.vjp(ops, params, saved, score_y, np.ones_like(score_y[0]), {})[0]
 
 
 def total(log_slopes: Any, traced: bool) -> Any:
@@ -108,3 +108,11 @@ def total(log_slopes: Any, traced: bool) -> Any:
 
         return namespace.sum(log_slopes, axis=0)
     return np.sum(log_slopes, axis=0, dtype=np.float64)
+
+
+def is_final(array: Any, dtype: np.dtype, mask: np.ndarray | None) -> bool:
+    """Whether flows may share this array as it is: nothing writes to it, and it is zero outside the mask."""
+    if not (isinstance(array, np.ndarray) and array.dtype == dtype and array.flags.c_contiguous):
+        return False
+    alone = array.flags.owndata and not array.flags.writeable
+    return alone and (mask is None or not array[mask == 0].any())

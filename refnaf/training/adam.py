@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +40,7 @@ class Adam:
     ) -> None:
         self.flat = flat
         self.first, self.second = np.zeros_like(flat), np.zeros_like(flat)
-        self.largest = np.zeros_like(flat) if amsgrad else np.zeros(0, flat.dtype)
+        self.largest = np.zeros_like(flat if amsgrad else flat[:0])
         self.average = flat.copy()
         self.betas, self.eps, self.clip, self.averaging = betas, eps, clip, averaging
         self.steps = 0
@@ -58,18 +59,20 @@ class Adam:
         """One update with a gradient ``(size,)`` of that norm."""
         self.steps += 1
         norm = self.norm(grad) if norm is None else norm
-        b1, b2 = self.betas
-        keep = min(self.averaging, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
         factor = self.clip / norm if norm > self.clip else 1.0
-        unbias, corrected = 1 / np.sqrt(1 - b2**self.steps), rate / (1 - b1**self.steps)
 
         def update(part: slice, decay: float) -> None:
             arrays = [a[part] if len(a) else a for a in (getattr(self, name) for name in self.STATE)]
-            self._kernel.update(
-                *arrays, grad[part], factor, 1 - b1, 1 - b2, unbias, self.eps, corrected, rate * decay, 1 - keep
-            )
+            self._kernel.update(*arrays, grad[part], factor, *self.numbers(rate, decay))
 
         self._workers.map(update, self._parts)
+
+    def numbers(self, rate: float, decay: float) -> tuple[float, ...]:
+        """What an update of this step takes from ``one_less_b1`` on (:func:`refnaf.kernels.array.adam.update`)."""
+        b1, b2 = self.betas
+        keep = min(self.averaging, (1 + self.steps) / (10 + self.steps)) if self.steps > 1 else 0.0
+        unbias, corrected = 1 / math.sqrt(1 - b2**self.steps), rate / (1 - b1**self.steps)
+        return 1 - b1, 1 - b2, unbias, self.eps, corrected, rate * decay, 1 - keep
 
     def restart(self, flat: np.ndarray) -> None:
         """Go on from other parameters, with nothing remembered of the steps before."""

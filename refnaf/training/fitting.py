@@ -65,10 +65,10 @@ def fit(
     conditional. Everything left at None is chosen from the data's size. ``epochs`` bounds the passes over the training
     rows, ``max_time`` the seconds, ``patience`` the evaluations without improvement. ``averaging`` is the decay of the
     exponential moving average of the parameters, which is what is evaluated and returned. ``threads`` (as many as there
-    are cores, at most 4) never changes the numbers; ``backend`` ("numba" where it is installed, or "numpy") changes
-    their last digits. With ``checkpoint`` the state is written there at every evaluation, and ``resume`` goes on from
-    it to the same result. ``progress`` is called with a dict for each event. ``options`` go to :func:`refnaf.build`;
-    with a context, or fewer than 50 training rows a column, ``linear`` is True unless it is given.
+    are cores, at most 4) never changes the numbers; ``backend`` ("numba" where it is installed, "numpy", or "cuda")
+    changes their last digits. With ``checkpoint`` the state is written there at every evaluation, and ``resume`` goes
+    on from it to the same result. ``progress`` is called with a dict for each event. ``options`` go to
+    :func:`refnaf.build`; with a context, or fewer than 50 training rows a column, ``linear`` is True unless given.
 
     Returns a Flow with its ``history`` and ``provenance``. Raises ValueError for data or options that cannot be used,
     and FitError where training failed before it had anything to return.

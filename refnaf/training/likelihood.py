@@ -21,7 +21,10 @@ class _Likelihood:
 
     def __init__(self, flow: Flow, training: Rows, validation: Rows | None, plan: Plan, threads: int) -> None:
         self.objective = NegativeLogLikelihood(flow, threads)
-        self.training, self.plan = training, plan
+        # a device keeps them all, and takes each step's from there
+        put = self.objective.put
+        self.training = Rows(put(training.x), None if training.context is None else put(training.context))
+        self.plan = plan
         self.validation = None if validation is None else validation.take(slice(VALIDATION_ROWS))
         self.judged = validation is not None
         self.per_epoch = max(len(training.x) // plan.batch_size, 1)
@@ -31,7 +34,7 @@ class _Likelihood:
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             rng = np.random.default_rng([self.plan.seed, epoch])
-            self._epoch, self._order = epoch, rng.permutation(len(self.training.x))
+            self._epoch, self._order = epoch, self.objective.put(rng.permutation(len(self.training.x)))
         index = self._order[place * self.plan.batch_size : (place + 1) * self.plan.batch_size]
         return self.training.take(index)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from refnaf import ops as operations
 from refnaf.errors import FitError
 from refnaf.flows.flow import Flow
 from refnaf.objective import Objective
@@ -20,6 +21,9 @@ from refnaf.training.checkpoint import load_checkpoint, save_checkpoint
 
 #: Failed steps in a row after which a run gives up.
 FAILURES = 20
+
+#: Steps on a device between two looks at what became of them.
+LOOK = 50
 
 
 def check_positive(**numbers: float | None) -> None:
@@ -134,7 +138,9 @@ class _Run:
     ) -> None:
         self.flow, self.task, self.plan, self.run = flow, task, plan, run
         self.checkpoint, self.tell = checkpoint, progress or (lambda event: None)
-        self.adam = Adam(
+        # on a device steps are taken before anyone has seen their loss
+        self.unseen = flow.backend == "cuda"
+        self.adam: Any = _adam(flow.backend)(
             task.objective.flat(),
             clip=plan.clip,
             decay=plan.weight_decay,
@@ -171,7 +177,7 @@ class _Run:
                 self._consider(*score)
         first = state["step"]
         while state["step"] < plan.steps:
-            if not self._step():
+            if not (self._step_unseen() if self.unseen else self._step()):
                 stopped = (
                     f"{FAILURES} steps in a row had a loss or gradient that was not finite; "
                     "the best model so far was kept"
@@ -196,7 +202,7 @@ class _Run:
         if state["best_step"] == 0:
             stopped = f"nothing was better than the untrained model ({stopped}); lower the learning rate"
             self.tell({"kind": "message", "text": stopped})
-        params = self.task.objective.views(self.best)
+        params = self.task.objective.params(self.best)
         record = {
             "epochs": round(state["step"] / self.task.per_epoch, 3),
             "best_epoch": round(state["best_step"] / self.task.per_epoch, 3),
@@ -213,6 +219,7 @@ class _Run:
         state = self.state
         while True:
             loss, grad = self.task.loss(self.adam.flat, state["step"])
+            loss = float(loss)
             norm = self.adam.norm(grad)
             if math.isfinite(loss) and math.isfinite(norm):
                 break
@@ -235,10 +242,36 @@ class _Run:
         self.adam.step(grad, self.plan.rate(state["step"]) * state["slowed"], norm)
         return True
 
+    def _step_unseen(self) -> bool:
+        """One update, which a device leaves out where it is not finite, and now and then a look at what became of them.
+
+        Where none of the steps since the last look was taken, the run goes on from the best so far.
+        """
+        state, plan = self.state, self.plan
+        loss, grad = self.task.loss(self.adam.flat, state["step"])
+        self.adam.step_unseen(loss, grad, plan.rate(state["step"]) * state["slowed"])
+        done = state["step"] + 1
+        if done % LOOK and done % plan.every and done != plan.steps:
+            return True
+        tally = self.adam.look()
+        state["loss_sum"] += tally.losses
+        state["loss_count"] += tally.taken
+        state["failed"] += tally.left_out
+        state["failures"] = state["failures"] + tally.left_out if not tally.taken else 0
+        if tally.left_out:
+            state["slowed"] *= 0.5
+            what = f"{tally.left_out} of the last steps had a loss that was not finite, and were left out"
+            if not tally.taken:
+                self.adam.restart(self.best)
+                what += "; gone back to the best so far"
+            rate = plan.rate(state["step"]) * state["slowed"]
+            self.tell({"kind": "message", "text": f"step {done}: {what}; learning rate now {rate:.2g}"})
+        return bool(state["failures"] < FAILURES)
+
     def _score(self) -> tuple[float, float] | None:
         """What the task makes of the averaged parameters."""
         with np.errstate(all="ignore"):
-            return self.task.score(self.flow.replace(self.task.objective.views(self.adam.average)))
+            return self.task.score(self.flow.replace(self.task.objective.params(self.adam.average)))
 
     def _consider(self, score: float, tolerance: float) -> None:
         """Keep the averaged parameters if they are the best so far, or the latest of equals."""
@@ -282,16 +315,25 @@ class _Run:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
-        tensors = {f"adam.{k}": v for k, v in self.adam.state().items()} | {"best": self.best}
+        tensors = {f"adam.{k}": v for k, v in self.adam.state().items()}
+        tensors["best"] = operations.make(self.flow.backend).get(self.best)
         save_checkpoint(self.checkpoint, tensors, {"numbers": self.state, "history": self.history}, self.run)
 
     def _restore(self) -> None:
         assert self.checkpoint is not None
         tensors, state = load_checkpoint(self.checkpoint, self.run)
         self.adam.restore({k[5:]: v for k, v in tensors.items() if k.startswith("adam.")})
-        np.copyto(self.best, tensors["best"])
+        np.copyto(self.best, self.task.objective.put(tensors["best"]))
         self.state, self.history = state["numbers"], state["history"]
         self.tell({"kind": "message", "text": f"resumed from {self.checkpoint} at step {self.state['step']}"})
+
+
+def _adam(backend: str) -> type[Adam]:
+    if backend != "cuda":
+        return Adam
+    from refnaf.training.adam_device import DeviceAdam
+
+    return DeviceAdam
 
 
 def _weights(flow: Flow) -> list[slice]:

@@ -85,6 +85,8 @@ def fit_variational(
     """
     check_positive(steps=steps, batch_size=batch_size, learning_rate=learning_rate, max_time=max_time)
     check_positive(patience=patience)
+    if backend == "cuda":
+        raise ValueError("variational fits run on the host: choose backend 'numba' or 'numpy'")
     if samples < 2:
         raise ValueError(f"samples must be at least 2, got {samples}")
     if not 0 <= anneal < 1:

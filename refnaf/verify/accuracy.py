@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from refnaf.ops import REFERENCE, default_backend, make
+from refnaf.ops import REFERENCE, make
+from refnaf.ops_backends import default_backend
 from refnaf.verify.accuracy_sets import EXPONENTS, OBJECTS, Batch
 from refnaf.verify.accuracy_truth import DIGITS, truths
 from refnaf.verify.condition import conditions

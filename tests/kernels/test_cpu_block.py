@@ -331,7 +331,7 @@ def test_solves_with_the_transposed_jacobian(rare, residual, options, monkeypatc
     if rare:
         monkeypatch.setattr(compiled, "SMALLEST", {x.dtype: np.inf})
     results = []
-    for backend in ops.BACKENDS:
+    for backend in ("numpy", "numba"):
         engine = ops.make(backend)
         results.append(engine.block_inverse_vjp(engine.block(x, None, net)[2], wanted))
     np.testing.assert_allclose(results[0], results[1], rtol=1e-10, atol=1e-10)

@@ -39,10 +39,12 @@ CONFIGS = [
 ids = ["-".join(str(v) for v in config.values()) for config in CONFIGS]
 
 
-def _inputs(config: dict[str, Any], dtype: type, seed: int, spread: float) -> tuple[Any, list[np.ndarray], list[Any]]:
+def inputs(
+    config: dict[str, Any], dtype: type, seed: int, spread: float, n: int = 70
+) -> tuple[Any, list[np.ndarray], list[Any]]:
     """The transformer; x, theta and the shared parameters; cotangents of y and log dy/dx."""
     rng = np.random.default_rng(seed)
-    made, dim, n = transformer(config), 2, 70
+    made, dim = transformer(config), 2
     theta = made.initial(dim, rng)[:, :, None] + spread * rng.normal(size=(dim, made.count, n))
     arrays = [2 * rng.normal(size=(dim, n)), theta, *made.initial_shared(rng)]
     arrays = [np.asarray(a, dtype) for a in arrays]
@@ -62,20 +64,21 @@ def _reference(made: Any, arrays: list[np.ndarray], cotangents: list[np.ndarray]
     return [*image, *pull(np.asarray(cotangents, wide))]
 
 
-def _twin(backend: str, made: Any, arrays: list[np.ndarray], cotangents: list[np.ndarray]) -> list[np.ndarray]:
+def twin(backend: str, made: Any, arrays: list[np.ndarray], cotangents: list[np.ndarray]) -> list[np.ndarray]:
     ops = operations.make(backend)
-    x, theta, *shared = arrays
-    y, log_slope, saved = ops.transform(made.name, x, theta.copy(), shared, made.options)
-    image = [np.array(y), np.array(log_slope)]
-    grad_x, grad_theta, grad_shared = ops.transform_vjp(saved, *cotangents)
-    return [*image, grad_x, grad_theta, *grad_shared]
+    x, theta, *shared = (ops.put(a.copy()) for a in arrays)
+    on_y, on_log_slope = (ops.put(a) for a in cotangents)
+    y, log_slope, saved = ops.transform(made.name, x, theta, shared, made.options)
+    image = [np.array(ops.get(y)), np.array(ops.get(log_slope))]
+    grad_x, grad_theta, grad_shared = ops.transform_vjp(saved, on_y, on_log_slope)
+    return [*image, *(ops.get(a) for a in (grad_x, grad_theta, *grad_shared))]
 
 
-def _worst(
-    config: dict[str, Any], backend: str, dtype: type, seed: int, spread: float, spoil: Any = None
+def worst_units(
+    config: dict[str, Any], backend: str, dtype: type, seed: int, spread: float, spoil: Any = None, n: int = 70
 ) -> list[float]:
     """Units by which y, log dy/dx and each cotangent are off at worst."""
-    made, arrays, cotangents = _inputs(config, dtype, seed, spread)
+    made, arrays, cotangents = inputs(config, dtype, seed, spread, n)
     exact = _reference(made, arrays, cotangents)
     rng = np.random.default_rng(seed + 1)
     condition = [np.zeros_like(e) for e in exact]
@@ -84,7 +87,7 @@ def _worst(
         pulled = [a * (1 + STEP * rng.choice([-1.0, 1.0], size=a.shape)) for a in map(np.longdouble, cotangents)]
         for total, other, e in zip(condition, _reference(made, changed, pulled), exact, strict=True):
             np.maximum(total, np.abs(other - e) / STEP, out=total)
-    got = _twin(backend, made, arrays, cotangents)
+    got = twin(backend, made, arrays, cotangents)
     if spoil is not None:
         spoil(got)
     sizes = [np.abs(e) + c for e, c in zip(exact, condition, strict=True)]
@@ -105,7 +108,7 @@ def test_values_and_vjps_in_units_in_the_last_place(config, backend, dtype):
     if config["name"] == "mog" and dtype is np.float64:
         pytest.skip("the reference has no more digits than float64 here: test_cpu_mixture has the comparison")
     for seed, spread in enumerate((0.1, 0.5, 1.0, 2.0)):
-        worst = _worst(config, backend, dtype, seed, spread)
+        worst = worst_units(config, backend, dtype, seed, spread)
         assert max(worst[:4]) < UNITS, f"spread {spread}: {np.round(worst, 1)}"
         assert max(worst[4:], default=0) < UNITS_OF_SUMS, f"spread {spread}: {np.round(worst, 1)}"
 
@@ -122,5 +125,5 @@ def test_a_few_more_units_are_seen(place):
         flat[k] *= 1 + 100 * np.finfo(np.float32).eps
 
     config = {"name": "ddsf", "units": 4}
-    right, wrong = (_worst(config, "numba", np.float32, 0, 1.0, how)[place] for how in (None, spoil))
+    right, wrong = (worst_units(config, "numba", np.float32, 0, 1.0, how)[place] for how in (None, spoil))
     assert right < UNITS < wrong

@@ -142,7 +142,7 @@ def vjp(saved: Any, grad: np.ndarray, ws: Workspace, into: Mapping[str, Sequence
             if not stairs[layer].dense:
                 out["weights"][layer].fill(0)
         if out["biases"][layer] is None:
-            out["biases"][layer] = np.empty(len(weights[layer]), grad.dtype)
+            out["biases"][layer] = np.empty_like(grad, shape=len(weights[layer]))
     grad_c = None
     skipped: dict[int, np.ndarray] = {}
     summed = False

@@ -48,7 +48,7 @@ class Staircase:
     """The products of a network's layer with a mask ``(out, in)`` of zeros and ones. Weights are zero outside it."""
 
     def __init__(self, mask: np.ndarray, dtype: np.dtype | type) -> None:
-        self.mask, self._dtype = np.asarray(mask, bool), dtype
+        self.mask, self.dtype = np.asarray(mask, bool), dtype
         self.dense = bool(mask.all())
         self._down = blocks(mask)
         self._up = [Block(block.columns, block.rows) for block in blocks(mask.T)]
@@ -63,7 +63,7 @@ class Staircase:
         if not len(steps):
             return None
         columns = slice(int(steps[0]), int(steps[-1]) + 1)
-        return columns, part[:, columns].astype(self._dtype)
+        return columns, part[:, columns].astype(self.dtype)
 
     def product(self, weight: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
         """``out (out, N) = W x`` for x ``(in, N)``."""

@@ -15,11 +15,13 @@ class Workspace:
     """A sequence of arrays that is replayed: the k-th request after :meth:`reset` gets the k-th buffer again.
 
     A training step asks for the same arrays each time; fresh memory would cost it page faults. What a buffer holds is
-    undefined, and is overwritten by the step after the next reset: copy what must outlive it.
+    undefined, and is overwritten by the step after the next reset: copy what must outlive it. ``empty`` makes them, as
+    np.empty does.
     """
 
-    def __init__(self) -> None:
-        self._buffers: list[np.ndarray] = []
+    def __init__(self, empty: Callable[..., Any] = np.empty) -> None:
+        self._empty = empty
+        self._buffers: list[Any] = []
         self._next = 0
         self._own: dict[Any, Any] = {}
 
@@ -40,14 +42,14 @@ class Workspace:
         """Give back what was taken since the mark."""
         self._next = mark
 
-    def take(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    def take(self, shape: tuple[int, ...], dtype: np.dtype | type) -> Any:
         """An uninitialised C-contiguous array."""
         count = math.prod(shape)
         size = max(count * np.dtype(dtype).itemsize, 1)
         if self._next == len(self._buffers):
-            self._buffers.append(np.empty(size, np.uint8))
+            self._buffers.append(self._empty(size, np.uint8))
         elif self._buffers[self._next].size < size:
-            self._buffers[self._next] = np.empty(size, np.uint8)
+            self._buffers[self._next] = self._empty(size, np.uint8)
         buffer = self._buffers[self._next]
         self._next += 1
         return buffer[: count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
