@@ -29,9 +29,6 @@ THREADS = 8 if SIMULATED else 128
 #: What a function that kernels call goes through. It must not name ``cuda``: the simulator runs it as it is.
 part: Callable[[Any], Any] = (lambda function: function) if SIMULATED else cuda.jit(device=True, forceinline=True)
 
-#: The same for one that is long and rarely called: on a GPU it stays a function, and takes no registers of its callers.
-rare: Callable[[Any], Any] = (lambda function: function) if SIMULATED else cuda.jit(device=True)
-
 
 @cache
 def missing() -> str | None:
@@ -68,7 +65,7 @@ class Kernel:
         if 0 in blocks:
             return
         casts = {"f": self.dtype, "i": int, "b": bool}
-        given = [casts[c](a) if c in casts else a for c, a in zip(self.takes, arguments, strict=True)]
+        given = [casts[c](a) if c in casts else _launched(a) for c, a in zip(self.takes, arguments, strict=True)]
         self._dispatcher[blocks, threads, _stream()](*given)
 
     def columns(self, dims: int, count: int, *arguments: Any) -> None:
@@ -83,6 +80,26 @@ class Kernel:
 def kernel(dtype: Any, takes: str) -> Callable[[Callable[..., None]], Kernel]:
     """Make a kernel of a dtype from a function, and the letters of what it takes."""
     return lambda function: Kernel(function, dtype, takes)
+
+
+#: Arrays as launches take them, by place, shape and dtype, and how many are kept: buffers come again in every step.
+_LAUNCHED: dict[Any, Any] = {}
+_MOST_LAUNCHED = 4096
+
+
+def _launched(array: Any) -> Any:
+    """CuPy's array as one of Numba's. Left to Numba, each launch would wait for the stream that it is used on."""
+    if SIMULATED:
+        return array
+    key = array.data.ptr, array.shape, array.dtype.str
+    found = _LAUNCHED.get(key)
+    if found is None:
+        if len(_LAUNCHED) >= _MOST_LAUNCHED:
+            _LAUNCHED.clear()
+        interface = {"shape": array.shape, "strides": None, "typestr": array.dtype.str, "version": 3}
+        interface["data"] = array.data.ptr, False
+        found = _LAUNCHED[key] = cuda.from_cuda_array_interface(interface, sync=False)
+    return found
 
 
 def _stream() -> Any:

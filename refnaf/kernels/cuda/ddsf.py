@@ -19,7 +19,7 @@ from numba import cuda
 from refnaf.kernels import far as log_domain
 from refnaf.kernels.array.rare import SMALLEST
 from refnaf.kernels.cuda.arrays import plain
-from refnaf.kernels.cuda.compiler import THREADS, kernel, part, rare
+from refnaf.kernels.cuda.compiler import THREADS, kernel, part
 from refnaf.kernels.cuda.ddsf_column import (
     FIRST,
     IN_DV,
@@ -174,7 +174,7 @@ def shared_kernels(dtype: Any) -> SimpleNamespace:
 @cache
 def kernels(dtype: Any, d: int, layers: int) -> SimpleNamespace:
     """The kernels for np.float32 or np.float64, d units and so many layers. Raises ValueError for too many units."""
-    f, far, column = functions(dtype), log_domain.make(rare, dtype), column_functions(dtype, d, layers)
+    f, far, column = functions(dtype), log_domain.make(part, dtype), column_functions(dtype, d, layers)
     log, expm1_negative = f.log, f.expm1_negative
     far_forward, far_vjp = far.forward, far.vjp
     largest, mix, unit, shares, evaluate = column.largest, column.mix, column.unit, column.shares, column.evaluate

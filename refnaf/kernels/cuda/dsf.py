@@ -18,7 +18,7 @@ from numba import cuda
 from refnaf.kernels import far as log_domain
 from refnaf.kernels.array.rare import SMALLEST
 from refnaf.kernels.cuda.arrays import plain
-from refnaf.kernels.cuda.compiler import kernel, part, rare
+from refnaf.kernels.cuda.compiler import kernel, part
 from refnaf.kernels.cuda.elementary import functions
 from refnaf.kernels.cuda.root import solver
 from refnaf.kernels.far import LOG_T, OUTPUT_ROWS, SCRATCH_ROWS, UNIT_ROWS, H
@@ -74,7 +74,7 @@ def _constants(floor: float) -> tuple[float, float]:
 @cache
 def kernels(dtype: Any, d: int) -> SimpleNamespace:
     """The kernels for np.float32 or np.float64 and d units."""
-    f, far = functions(dtype), log_domain.make(rare, dtype)
+    f, far = functions(dtype), log_domain.make(part, dtype)
     exp_negative, expm1_negative, log, softplus = f.exp_negative, f.expm1_negative, f.log, f.softplus
     far_forward, far_vjp = far.forward, far.vjp
     zero, one, infinity, marked = dtype(0), dtype(1), dtype(math.inf), dtype(FAR)

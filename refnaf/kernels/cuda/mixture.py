@@ -21,7 +21,7 @@ from numba import cuda
 from refnaf.kernels import mixture_far as log_domain
 from refnaf.kernels.array.rare import SMALLEST
 from refnaf.kernels.cuda.arrays import plain
-from refnaf.kernels.cuda.compiler import kernel, part, rare
+from refnaf.kernels.cuda.compiler import kernel, part
 from refnaf.kernels.cuda.elementary import functions
 from refnaf.kernels.cuda.root import solver
 from refnaf.kernels.mixture_far import COMPONENT_ROWS, FARTHEST, LOG_SLOPE, RESULTS, Y
@@ -84,7 +84,7 @@ def _kernels(size: int, dtype: Any, floor: float | None) -> SimpleNamespace:
 def kernels(dtype: Any, count: int, bent: bool = True) -> SimpleNamespace:
     """The kernels for np.float32 or np.float64 and so many components, whose scales are bent exponentials or not."""
     f = functions(dtype)
-    far = log_domain.make(rare, dtype, f.mills)
+    far = log_domain.make(part, dtype, f.mills)
     exp_bounded, exp_negative, expm1_negative = f.exp_bounded, f.exp_negative, f.expm1_negative
     log, mills, softplus, tanh = f.log, f.mills, f.softplus, f.tanh
     excess, far_forward, far_vjp = far.excess, far.forward, far.vjp
