@@ -21,7 +21,7 @@ from autograd.misc import flatten
 
 import refnaf
 from refnaf.flows import model_options
-from refnaf.ops import default_backend
+from refnaf.ops_backends import default_backend
 from refnaf.parallel import Workers
 from refnaf.reference.density import normal_log_prob
 from refnaf.reference.made import activate

@@ -27,7 +27,7 @@ import scaling
 from limits import Limits
 from timing import Row
 
-from refnaf.ops import BACKENDS
+from refnaf.ops_backends import BACKENDS
 from refnaf.persistence import atomic_write
 
 HERE = Path(__file__).resolve().parent

@@ -31,6 +31,7 @@ def makers(units, components):
         ("ddsf", "shared_kernels"): [()],
         ("dsf", "kernels"): [(units,)],
         ("made", "kernels"): [(None,), ("elu",), ("relu",), ("tanh",)],
+        ("made", "shared_kernels"): [()],
         ("mixture", "kernels"): [(components, True), (components, False)],
     }
 

@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 from numba import cuda, types
-from numba.core import config
+from numba.cuda.core import config
 
 from refnaf.errors import DEVICE_EXTRA
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
+
+# few blocks are no mistake: a small batch has no more
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 #: Threads of a block, along the samples: a power of two. To the simulator each is one of Python's.
 THREADS = 8 if SIMULATED else 128

@@ -20,7 +20,7 @@ def squash(x: Any, bound: float | None) -> Any:
         return x
     x = plain(x)
     out = np.empty_like(x)
-    _elementwise(x).squash.each(x.size, x.reshape(-1), 1 / bound, out.reshape(-1))
+    shared_kernels(x.dtype.type).squash.each(x.size, x.reshape(-1), 1 / bound, out.reshape(-1))
     return out
 
 
@@ -31,7 +31,7 @@ def squash_vjp(x: Any, bound: float | None, grad: Any) -> Any:
     x, grad = plain(x), plain(grad)
     out = np.empty_like(x)
     flat = x.reshape(-1), 1 / bound, grad.reshape(-1), out.reshape(-1)
-    _elementwise(x).squash_vjp.each(x.size, *flat)
+    shared_kernels(x.dtype.type).squash_vjp.each(x.size, *flat)
     return out
 
 
@@ -50,8 +50,26 @@ def activate_vjp(h: Any, name: str | None, grad: Any, grad_bias: Any) -> None:
     kernels(grad.dtype.type, name).activate_vjp((len(grad),), h, grad, grad_bias)
 
 
-def _elementwise(x: Any) -> SimpleNamespace:
-    return kernels(x.dtype.type, None)
+@cache
+def shared_kernels(dtype: Any) -> SimpleNamespace:
+    """The kernels of any activation."""
+    one = dtype(1)
+
+    @kernel(dtype, "1f1")
+    def squash(x: Any, inverse: Any, out: Any) -> None:
+        n = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+        if n < x.shape[0]:
+            out[n] = x[n] / (one + abs(x[n]) * inverse)
+
+    @kernel(dtype, "1f11")
+    def squash_vjp(x: Any, inverse: Any, grad: Any, out: Any) -> None:
+        n = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+        if n < x.shape[0]:
+            # its square would overflow where this does not
+            below = one / (one + abs(x[n]) * inverse)
+            out[n] = grad[n] * below * below
+
+    return SimpleNamespace(squash=squash, squash_vjp=squash_vjp)
 
 
 @cache
@@ -81,20 +99,6 @@ def kernels(dtype: Any, name: str | None) -> SimpleNamespace:
             return one - h * h
         return one
 
-    @kernel(dtype, "1f1")
-    def squash(x: Any, inverse: Any, out: Any) -> None:
-        n = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
-        if n < x.shape[0]:
-            out[n] = x[n] / (one + abs(x[n]) * inverse)
-
-    @kernel(dtype, "1f11")
-    def squash_vjp(x: Any, inverse: Any, grad: Any, out: Any) -> None:
-        n = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
-        if n < x.shape[0]:
-            # its square would overflow where this does not
-            below = one / (one + abs(x[n]) * inverse)
-            out[n] = grad[n] * below * below
-
     @kernel(dtype, "21")
     def activate(z: Any, bias: Any) -> None:
         n, i = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, cuda.blockIdx.y
@@ -123,4 +127,4 @@ def kernels(dtype: Any, name: str | None) -> SimpleNamespace:
         if t == 0:
             grad_bias[i] = sums[0]
 
-    return SimpleNamespace(squash=squash, squash_vjp=squash_vjp, activate=activate, activate_vjp=activate_vjp)
+    return SimpleNamespace(activate=activate, activate_vjp=activate_vjp)
