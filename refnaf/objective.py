@@ -19,10 +19,10 @@ from refnaf.objective_room import Room, spare, views, whole
 from refnaf.parallel import Order, Workers
 from refnaf.reference.variational import free_energy, sample_log_prob
 
-#: A batch is differentiated in as many parts, of as many rows as a backend wants: by the batch, the model and the
-#: backend alone, so that sums do not depend on the number of threads. Each part costs a pass over the gradient: of a
-#: large model, few.
-PARTS, PARTS_OF_LARGE, LARGE = 4, 2, 1_000_000
+#: A batch is differentiated in as many parts, of as many rows as a backend wants: by the batch and the backend alone, so
+#: that sums do not depend on the number of threads. Each part costs its calls, between which only one thread runs, and a
+#: pass over the gradient.
+PARTS = 2
 
 
 #: x ``(N, D)`` to a log-density ``(N,)`` and its gradient ``(N, D)``.
@@ -66,9 +66,8 @@ class Objective:
 
     def _start(self, flat: np.ndarray, rows: int) -> tuple[list[dict[str, Any]], list[slice]]:
         """The layers' parameters, and the chunks of a batch, with buffers for each."""
-        parts = PARTS if self.size < LARGE else PARTS_OF_LARGE
         fewest, most = backends.chunk_rows(self.flow.backend)
-        step = min(max(-(-rows // parts), fewest), most)
+        step = min(max(-(-rows // PARTS), fewest), most)
         chunks = [slice(start, start + step) for start in range(0, rows, step)]
         while len(self._ops) < len(chunks):
             ops = operations.make(self.flow.backend)
