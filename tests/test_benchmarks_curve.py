@@ -122,6 +122,26 @@ def test_picture_and_table(speed, tmp_path, capsys):
     assert "| 0.60 | 40 | 45 | 1.12 |" in capsys.readouterr().out
 
 
+def test_the_curve_of_a_model_file(speed, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    flow = refnaf.fit(x, "maf", flows=1, hidden=(4,), epochs=4, batch_size=16)
+    flow.save(tmp_path / "model.safetensors")
+    theirs = log(tmp_path / "theirs", "torch", [20, 40], [0.58, 0.62])
+    (tmp_path / "steps").write_text(json.dumps({"seconds": {"refnaf": 2.0, "torch": 3.0}}))
+    how = ["plot", str(tmp_path / "model.safetensors"), theirs, "--out", str(tmp_path / "curve.png")]
+    speed("power_curve").main([*how, "--steps", str(tmp_path / "steps"), "--nats", "validation"])
+    last = flow.history[-1]
+    steps = round(last["epoch"] * (180 // 16))
+    printed = capsys.readouterr().out
+    assert printed.startswith("| validation nats |")
+    assert f"| at the end | {last['validation']:.4f} after {2 * steps} s |" in printed
+    with pytest.raises(SystemExit, match="ask for --nats validation"):
+        speed("power_curve").main([*how, "--steps", str(tmp_path / "steps")])
+    with pytest.raises(SystemExit, match="give --steps"):
+        speed("power_curve").main([*how, "--nats", "validation"])
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -4,6 +4,8 @@
     python benchmarks/speed/power_curve.py run --library torch --threads 2 --out torch.jsonl
     python benchmarks/speed/power_curve.py steps --threads 2 > steps.json
     python benchmarks/speed/power_curve.py plot refnaf.jsonl torch.jsonl --steps steps.json --out power_curve.png
+    python benchmarks/speed/power_curve.py plot power-maf-ddsf-5.safetensors torch.jsonl --steps steps.json \
+        --nats validation --out power_curve.png      # with the model of `refnaf fit power --recipe maf-ddsf-5`
 
 POWER must be prepared (``refnaf data prepare power``). The recipe is maf-ddsf-5's, by the plan of ``refnaf.fit``: both
 libraries start from the same numbers and take the same rows in each step, and torch's run stops at once where its first
@@ -121,7 +123,10 @@ def arguments_of(given: list[str] | None) -> argparse.Namespace:
     for command in (one, both):
         command.add_argument("--threads", type=int, default=2, help="(default: 2)")
     drawn = commands.add_parser("plot", help="the picture, and a table as Markdown")
-    drawn.add_argument("logs", type=Path, nargs="+", help="of `run`, refnaf's first: others are held against it")
+    drawn.add_argument(
+        "logs", type=Path, nargs="+", help="of `run`, refnaf's first (or its model file): others are held against it"
+    )
+    drawn.add_argument("--nats", choices=("test", "validation"), default="test", help="of these rows (default: test)")
     drawn.add_argument("--steps", type=Path, help="what `steps` printed (default: go by the logs' own seconds)")
     drawn.add_argument("--out", type=Path, required=True, help="a PNG file")
     return parser.parse_args(given)
@@ -132,9 +137,9 @@ def main(given: list[str] | None = None) -> None:
     arguments = arguments_of(given)
     try:
         if arguments.command == "plot":
-            curves = power_curve_plot.curves_of(arguments.logs, arguments.steps)
-            power_curve_plot.plot(curves, f"{DATA}, {RECIPE}", arguments.out)
-            print(power_curve_plot.table(curves))
+            curves = power_curve_plot.curves_of(arguments.logs, arguments.steps, arguments.nats)
+            power_curve_plot.plot(curves, f"{DATA}, {RECIPE}", arguments.out, arguments.nats)
+            print(power_curve_plot.table(curves, arguments.nats))
             return
         if arguments.command == "run":
             check_writable(arguments.out)

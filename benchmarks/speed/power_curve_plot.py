@@ -1,4 +1,4 @@
-"""Test nats against seconds, from the logs of ``power_curve.py run``: the picture and the table."""
+"""Nats against seconds, from the logs of ``power_curve.py run`` or a fit's model file: the picture and the table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import refnaf
 from refnaf.persistence import atomic_write
 from refnaf.plotting.marks import BLACK, GREEN, GREY, MODEL, style
 from refnaf.plotting.picture import STYLE
@@ -22,7 +23,16 @@ LINES = ((MODEL, "-"), (BLACK, "--"), (GREEN, ":"))
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log, without one that was cut off. Raises ValueError for a file that is no log."""
+    """The lines of a log, without one that was cut off, or those of a model file that ``refnaf fit`` wrote, which have
+    validation nats alone and no seconds. Raises ValueError for a file that is neither."""
+    if path.suffix == ".safetensors":
+        flow = refnaf.load(path, backend="numpy")
+        training = flow.provenance["training"]
+        per_epoch = training["rows"] // training["batch_size"]
+        return [
+            {"library": "refnaf", "step": round(one["epoch"] * per_epoch), "validation": one["validation"]}
+            for one in flow.history
+        ]
     whole, _, _ = path.read_text().rpartition("\n")
     try:
         lines = [json.loads(line) for line in whole.splitlines()]
@@ -33,8 +43,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def curves_of(logs: Sequence[Path], steps: Path | None) -> Curves:
+def curves_of(logs: Sequence[Path], steps: Path | None, part: str = "test") -> Curves:
     """A curve for each log, by its own seconds or by those of a step that ``power_curve.py steps`` printed.
+
+    ``part``: of whose rows the nats are, "test" or "validation".
 
     Raises ValueError for files that are something else, or logs of one library.
     """
@@ -50,10 +62,14 @@ def curves_of(logs: Sequence[Path], steps: Path | None) -> Curves:
         name = lines[0]["library"]
         if name in curves:
             raise ValueError(f"{log}: there is a log of {name} already; give one log for each library")
+        if part not in lines[0]:
+            raise ValueError(f"{log} has no {part} nats; ask for --nats validation")
+        if steps is None and "seconds" not in lines[0]:
+            raise ValueError(f"{log} is a model file, which has no seconds; give --steps")
         if steps is not None and name not in times:
             raise ValueError(f"{steps} has no seconds of {name}; measure it by `steps --libraries`")
         seconds = [line["seconds"] if steps is None else line["step"] * times[name] for line in lines]
-        curves[name] = np.array(seconds, float), np.array([line["test"] for line in lines], float)
+        curves[name] = np.array(seconds, float), np.array([line[part] for line in lines], float)
     return curves
 
 
@@ -69,10 +85,10 @@ def seconds_to(nats: float, seconds: np.ndarray, scores: np.ndarray) -> float | 
     return float(np.interp(nats, scores[k - 1 : k + 1], seconds[k - 1 : k + 1]) if k else seconds[0])
 
 
-def table(curves: Curves) -> str:
+def table(curves: Curves, part: str = "test") -> str:
     """Markdown: for each of NATS the seconds of every library, and how many times the first's the others take."""
     first, *others = curves
-    head = ["test nats", *(f"{name}, s" for name in curves), *(f"{name} / {first}" for name in others)]
+    head = [f"{part} nats", *(f"{name}, s" for name in curves), *(f"{name} / {first}" for name in others)]
     lines = [head, ["---:"] * len(head)]
     for nats in NATS:
         times = [seconds_to(nats, *curve) for curve in curves.values()]
@@ -84,8 +100,8 @@ def table(curves: Curves) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def plot(curves: Curves, title: str, path: Path) -> None:
-    """Test nats against seconds, a line for each library; what is far below the rest is left out."""
+def plot(curves: Curves, title: str, path: Path, part: str = "test") -> None:
+    """Nats against seconds, a line for each library; what is far below the rest is left out."""
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -107,7 +123,7 @@ def plot(curves: Curves, title: str, path: Path) -> None:
                 linewidth=1.5,
                 label=f"{name}: {scores[-1]:.3f} nats at the end",
             )
-        style(axes, title, "seconds of training", "mean log-density of test rows (nats)")
+        style(axes, title, "seconds of training", f"mean log-density of {part} rows (nats)")
         axes.set_xlim(left=0)
         axes.set_ylim(high - 2 * max(high - low, 0.05), high + 0.1 * max(high - low, 0.05))
         axes.legend(frameon=False, fontsize=8, loc="lower right")

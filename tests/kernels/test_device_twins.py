@@ -49,12 +49,12 @@ def test_values_and_vjps_in_units_in_the_last_place(config, dtype):
         assert max(worst[4:], default=0) < UNITS_OF_SUMS, f"spread {spread}: {np.round(worst, 1)}"
 
 
-@pytest.mark.parametrize("threads", [1, 3, 7])
+@pytest.mark.parametrize("threads", [3, 7])
 @every
 def test_any_size_of_a_block(config, threads, monkeypatch):
     from refnaf.kernels.cuda import compiler
 
-    made, arrays, cotangents = inputs(config, np.float64, 5, 1.0, n=10)
+    made, arrays, cotangents = inputs(config, np.float64, 5, 1.0, n=8)
     usual = twin("cuda", made, arrays, cotangents)
     monkeypatch.setattr(compiler, "THREADS", threads)
     for found, wanted in zip(twin("cuda", made, arrays, cotangents), usual, strict=True):
