@@ -30,7 +30,8 @@ time is the median of the rounds' medians, without what a candidate compiles. Be
 gradients of every candidate are compared with refnaf's reference in float64: a run in which they disagree stops.
 "Ratio" is the quickest of the peers over refnaf. "Of the limit" is the time in which this machine could do the least
 work that the algebra needs (elementary functions and matrix products at the rates of the first table, or moving the
-arrays once, if they exceed 16 MiB: `limits.py` counts) over refnaf's time. Peers run the same lean algebra, each in the
+arrays once, if they exceed 16 MiB: `limits.py` counts) over refnaf's time; "at the limit" is the ratio that refnaf
+would have there, with 1 thread: what no code of this algebra can pass. Peers run the same lean algebra, each in the
 form that was quickest there, feature-major like refnaf; their training steps have neither clipping of the gradient nor
 averaging of the parameters, which refnaf's have."""
 
@@ -146,9 +147,10 @@ def _memory(memory: Sequence[tuple[str, float, float]]) -> str:
 
 def _scaling(rows: Sequence[Row]) -> str:
     found = scaling.curves(rows)
-    powers = [
-        [model, *(f"{scaling.exponent(found[model, size]):.2f}" for size in scaling.SWEEPS)] for model in scaling.MODELS
-    ]
+    powers = []
+    for model in scaling.MODELS:
+        found_powers = [scaling.exponent(found.get((model, size), [])) for size in scaling.SWEEPS]
+        powers.append([model, *("" if power is None else f"{power:.2f}" for power in found_powers)])
     base = ", ".join(f"{size} = {value}" for size, value in scaling.BASE.items())
     text = (
         f"A training step of {scaling.FLOWS} flows, one thread, each size in turn changed from {base}. At the upper end"
@@ -177,7 +179,7 @@ def write(
 ) -> str:
     """The whole report."""
     head = f'{datetime.date.today().isoformat()}; {versions()}; {machine()}; backend "{backend}".'
-    asked = ["work", "asked", "stretch", "1 thread", "2 threads", ""]
+    asked = ["work", "asked", "stretch", "1 thread", "2 threads", "at the limit", ""]
     rates = ["threads", "dtype", "products, GFLOP/s", "exp, ns: numpy / torch", "log, ns", "log1p, ns", "copy, GB/s"]
     machine_rows = markdown(rates, limits.table(found_limits))
     parts = [

@@ -27,7 +27,7 @@ import scaling
 from limits import Limits
 from timing import Row
 
-from refnaf.ops_backends import BACKENDS
+from refnaf.ops_backends import default_backend
 from refnaf.persistence import atomic_write
 
 HERE = Path(__file__).resolve().parent
@@ -55,12 +55,13 @@ def measure(threads: int, sections: tuple[str, ...], seconds: float, backend: st
 
 def main() -> None:
     """Measure everything, and print the report or write it."""
-    fastest = "numba" if "numba" in BACKENDS else "numpy"
+    fastest = default_backend()
     parser = argparse.ArgumentParser(description="The speed of refnaf beside torch, jax, zuko and nflows.")
     parser.add_argument("--out", type=Path, help="a Markdown file for the report (default: print it)")
     parser.add_argument("--quick", action="store_true", help="a row of each kind, only to see that it works")
     parser.add_argument("--budget", type=float, default=25.0, help="minutes in all (default: 25)")
-    parser.add_argument("--backend", choices=BACKENDS, default=fastest, help=f"of refnaf (default: {fastest})")
+    backends = ("numba", "numpy")
+    parser.add_argument("--backend", choices=backends, default=fastest, help=f"of refnaf (default: {fastest})")
     parser.add_argument("--rows", type=Path, help="a JSON file to keep what was measured in")
     parser.add_argument("--again", type=Path, help="write the report from such a file, without measuring")
     arguments = parser.parse_args()
@@ -74,13 +75,13 @@ def main() -> None:
             found = measure(threads, sections, seconds, arguments.backend, arguments.quick)
             for name in found:
                 results[name] += found[name]
+        results["command"] = shlex.join(["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]])
     if arguments.rows:
         with atomic_write(arguments.rows) as file:
             file.write(json.dumps(results, indent=1).encode())
     rows = [Row(**row) for row in results["rows"]]
     rates = list({(one["threads"], one["dtype"]): Limits(**one) for one in results["limits"]}.values())
-    words = ["python", Path(sys.argv[0]).as_posix(), *sys.argv[1:]]
-    text = report.write(rows, rates, results["memory"], results["cut"], shlex.join(words), results["backend"])
+    text = report.write(rows, rates, results["memory"], results["cut"], results["command"], results["backend"])
     if not arguments.out:
         print(text, end="")
         return

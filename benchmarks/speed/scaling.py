@@ -71,8 +71,11 @@ def curves(rows: Sequence[Row]) -> dict[tuple[str, str], list[tuple[int, float]]
     return found
 
 
-def exponent(curve: Sequence[tuple[int, float]]) -> float:
-    """The slope between the last two points in logarithms: the power of the size that the cost grows with there."""
+def exponent(curve: Sequence[tuple[int, float]]) -> float | None:
+    """The slope between the last two points in logarithms: the power of the size that the cost grows with there. None
+    of a sweep that did not fit into the time."""
+    if len(curve) < 2:
+        return None
     (size_a, a), (size_b, b) = curve[-2:]
     return float(np.log(b / a) / np.log(size_b / size_a))
 
@@ -88,7 +91,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     figure, axes = pyplot.subplots(1, 4, figsize=(12, 3), sharey=True, layout="constrained")
     for axis, size in zip(axes, SWEEPS, strict=True):
         for model in MODELS:
-            curve = curves(rows)[model, size]
+            curve = curves(rows).get((model, size), [])
+            if not curve:
+                continue
             axis.loglog(*zip(*((v, 1e3 * s) for v, s in curve), strict=True), marker=".", label=model)
         ticks = SWEEPS[size][::2]
         axis.set_xticks(ticks, [str(v) for v in ticks])
