@@ -168,3 +168,15 @@ def test_a_log_is_not_written_twice(speed, tmp_path):
     path = log(tmp_path / "log", "refnaf", [1], [0.1])
     with pytest.raises(SystemExit, match="is there already"):
         speed("power_curve").main(["run", "--library", "refnaf", "--out", path])
+
+
+def test_steps_that_are_not_finite_are_left_out_and_counted(speed):
+    work = speed("power_curve_work")
+    skips = work.Skips()
+    assert skips.is_good(0, 1.0, 2.0)
+    assert not skips.is_good(1, float("nan"), 2.0) and not skips.is_good(2, 1.0, float("inf"))
+    assert skips.total == 2 and skips.is_good(3, 1.0, 2.0)
+    for step in range(work.FAILURES - 1):
+        assert not skips.is_good(step, 1.0, float("nan"))
+    with pytest.raises(FloatingPointError, match="the run ends here"):
+        skips.is_good(99, 1.0, float("nan"))

@@ -79,7 +79,7 @@ def run(one: Trainer, work: Work, out: Path) -> None:
                 one.step(step)
             seconds += time.perf_counter() - began
         line: dict[str, Any] = {"library": one.name, "step": last, "seconds": round(seconds, 3)}
-        line |= {"test": one.score(work.test), "validation": one.score(work.validation)}
+        line |= {"test": one.score(work.test), "validation": one.score(work.validation), "left_out": one.skips.total}
         with out.open("a") as file:
             print(json.dumps(line), file=file)
         print(f"of {plan.steps} steps: {line}", file=sys.stderr, flush=True)

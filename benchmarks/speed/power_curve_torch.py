@@ -19,7 +19,7 @@ import lean
 import lean_torch
 import numpy as np
 from lean_torch import torch
-from power_curve_work import Batches, Work, check_finite
+from power_curve_work import Batches, Skips, Work
 
 #: Rows scored together.
 CHUNK = 4000
@@ -68,6 +68,7 @@ class Torch:
             numbers.grad = self.grad[part]
             groups.append({"params": [numbers], "weight_decay": decay})
         self.optimiser = torch.optim.AdamW(groups, fused=True)
+        self.skips = Skips()
 
     def _standard(self, rows: np.ndarray) -> np.ndarray:
         return ((rows - self.mean) / self.scale).astype(self.dtype)
@@ -109,7 +110,8 @@ class Torch:
     def step(self, step: int) -> None:
         loss = self._differentiate(step)
         norm = torch.linalg.vector_norm(self.grad).item()
-        check_finite(step, loss.item(), norm)
+        if not self.skips.is_good(step, loss.item(), norm):
+            return
         if norm > self.plan.clip:
             self.grad.mul_(self.plan.clip / norm)
         for group in self.optimiser.param_groups:

@@ -18,7 +18,7 @@ from refnaf.objective import NegativeLogLikelihood
 from refnaf.training.adam import Adam
 from refnaf.training.data import location_and_scale
 from refnaf.training.likelihood import VALIDATION_ROWS
-from refnaf.training.loop import Plan
+from refnaf.training.loop import FAILURES, Plan
 
 #: Test rows that are scored at each evaluation.
 TEST_ROWS = 100_000
@@ -65,10 +65,27 @@ class Batches:
         return self.rows[self._order[place * self.plan.batch_size : (place + 1) * self.plan.batch_size]]
 
 
+class Skips:
+    """Steps whose loss or gradient is not finite: they are left out, as ``refnaf.fit`` leaves them out, and counted."""
+
+    def __init__(self) -> None:
+        self.total, self._in_a_row = 0, 0
+
+    def is_good(self, step: int, loss: float, norm: float) -> bool:
+        """Whether to take a step. Raises FloatingPointError where there were too many bad ones in a row."""
+        good = math.isfinite(loss) and math.isfinite(norm)
+        self.total += not good
+        self._in_a_row = 0 if good else self._in_a_row + 1
+        if self._in_a_row >= FAILURES:
+            raise FloatingPointError(f"step {step}: loss {loss}, norm of its gradient {norm}; the run ends here")
+        return good
+
+
 class Trainer(Protocol):
     """One library at the work."""
 
     name: str
+    skips: Skips
 
     def around(self) -> AbstractContextManager[Any]:
         """Steps are taken inside."""
@@ -77,7 +94,7 @@ class Trainer(Protocol):
         """The loss of a step's rows in nats and its gradient in all numbers, in the order of ``flow.params``."""
 
     def step(self, step: int) -> None:
-        """One update. Raises FloatingPointError where the loss or its gradient is not finite."""
+        """One update, or none where the loss or its gradient is not finite (:class:`Skips`)."""
 
     def score(self, rows: np.ndarray) -> float:
         """Mean nats of rows ``(N, D)`` under the averaged parameters."""
@@ -92,6 +109,7 @@ class Refnaf:
         plan, self.flow = work.plan, work.flow
         self.plan, self.batches = plan, Batches(work.train, plan)
         self.objective = NegativeLogLikelihood(work.flow, work.threads)
+        self.skips = Skips()
         self.adam = Adam(
             self.objective.flat(),
             clip=plan.clip,
@@ -113,8 +131,8 @@ class Refnaf:
     def step(self, step: int) -> None:
         loss, grad = self.objective(self.adam.flat, self.batches[step], None)
         norm = self.adam.norm(grad)
-        check_finite(step, float(loss), norm)
-        self.adam.step(grad, self.plan.rate(step), norm)
+        if self.skips.is_good(step, float(loss), norm):
+            self.adam.step(grad, self.plan.rate(step), norm)
 
     def score(self, rows: np.ndarray) -> float:
         return float(np.mean(self.flow.replace(self.objective.views(self.adam.average)).log_prob(rows)))
@@ -124,9 +142,3 @@ def decayed(flow: Flow) -> list[slice]:
     """Where the weights, which alone decay, lie in the vector of all parameters."""
     edges = np.cumsum([0, *(array.size for array in flow.params.values())]).tolist()
     return [slice(*edges[k : k + 2]) for k, name in enumerate(flow.params) if "weight" in name]
-
-
-def check_finite(step: int, loss: float, norm: float) -> None:
-    """Raises FloatingPointError for a loss, or the norm of its gradient, that is not: there is no curve then."""
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise FloatingPointError(f"step {step}: loss {loss}, norm of its gradient {norm}; the run ends here")
