@@ -213,6 +213,14 @@ class NegativeElbo:
         """The parameters as one vector ``(size,)``; ``views`` is the way back."""
         return self._flat.copy()
 
+    def params(self, flat: Array) -> dict[str, Array]:
+        """The parameters by name, as views of a flat vector."""
+        return self.views(flat)
+
+    def put(self, array: Array) -> Array:
+        """An array where the loss is computed: here."""
+        return array
+
     def __call__(self, flat: Array, x: Array, eps: Array, beta: float) -> tuple[float, Array]:
         """The mean over images x ``(N, P)`` at noise eps ``(N, L)``, and its gradient ``(size,)``."""
         loss, grads = self._gradient(self.views(flat), x, eps, beta)
