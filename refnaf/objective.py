@@ -19,9 +19,9 @@ from refnaf.objective_room import Room, spare, views, whole
 from refnaf.parallel import Order, Workers
 from refnaf.reference.variational import free_energy, sample_log_prob
 
-#: A batch is differentiated in as many parts, of as many rows as a backend wants: by the batch and the backend alone, so
-#: that sums do not depend on the number of threads. Each part costs its calls, between which only one thread runs, and a
-#: pass over the gradient.
+#: A batch is differentiated in as many parts, of as many rows as a backend wants: by the batch and the backend alone,
+#: so that sums do not depend on the number of threads. Each part costs its calls, between which only one thread runs,
+#: and a pass over the gradient.
 PARTS = 2
 
 

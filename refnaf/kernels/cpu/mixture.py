@@ -41,6 +41,7 @@ from refnaf.kernels.cpu.mixture_block import (
     results,
 )
 from refnaf.kernels.cpu.mixture_far import COMPONENT_ROWS, LOG_SLOPE, RESULTS, Y, mixture_far, mixture_far_vjp
+from refnaf.kernels.mixture_far import FARTHEST
 from refnaf.reference.affine import LOG_SCALE_BOUND
 from refnaf.reference.normal import STEPS
 from refnaf.reference.stable import inverse_softplus
@@ -52,8 +53,7 @@ FAR = -1.0
 _ON_TAIL, _ON_PART, _ON_MASS, _ON_WEIGHT, _DISTANCE, _SIDE, _ON_X, _VJP_ROWS = (k * BLOCK for k in range(8))
 #: Rows of a component's scratch there: first 1 / s, then the mean's cotangent; a and the logit's; the log-scale's.
 _A, _SLOPE, _VJP_SLOT = (k * BLOCK for k in range(1, 4))
-#: Distances and densities beyond these are for the log domain; exponents below the others give 0.
-_FARTHEST = {np.dtype(np.float32): 1e18, np.dtype(np.float64): 1e150}
+#: Exponents below these give 0.
 _LOWEST = {np.dtype(np.float32): -87.0, np.dtype(np.float64): -708.0}
 
 
@@ -115,7 +115,7 @@ def _scales(floor: float | None) -> tuple[bool, float, float]:
 
 
 def _limits(dtype: np.dtype) -> tuple[float, float, float, int]:
-    return _LOWEST[dtype], SMALLEST[dtype], _FARTHEST[dtype], STEPS[dtype]
+    return _LOWEST[dtype], SMALLEST[dtype], FARTHEST[dtype.type], STEPS[dtype]
 
 
 @kernel
