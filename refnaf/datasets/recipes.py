@@ -87,7 +87,7 @@ def recipe(name: str, data: str) -> Recipe:
         options |= {"hidden": hidden, "activation": "elu", "units": DDSF_UNITS, "layers": DDSF_LAYERS}
         options["channels"] = 3 * (hidden[-1] // PUBLISHED[data].dim) * DDSF_LAYERS
     elif model == "tan":
-        options = {"conditional": "ram", "transformation": "L SRNN", "flows": 4, "state": 256, "shift_state": 256}
+        options = {"conditional": "ram", "transformation": "L SRNN", "flows": 4, "state": 256}
         options |= {"hidden": [120, 120], "components": 40, "activation": "relu"}
     else:
         options |= {"hidden": [HIDDEN[data][0]] * 2, "activation": "tanh" if data == "gas" else "relu"}
