@@ -27,7 +27,7 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 #: Threads of a block, along the samples: a power of two. To the simulator each is one of Python's.
-THREADS = 8 if SIMULATED else 128
+THREADS = 4 if SIMULATED else 128
 
 #: What a function that kernels call goes through. It must not name ``cuda``: the simulator runs it as it is.
 part: Callable[[Any], Any] = (lambda function: function) if SIMULATED else cuda.jit(device=True, forceinline=True)
