@@ -98,6 +98,7 @@ def test_a_fit_is_that_of_the_arrays(monkeypatch):
     assert [h["train"] for h in found.history] == pytest.approx([h["train"] for h in wanted.history], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fit_resumes(monkeypatch, tmp_path):
     how = {"backend": "cuda", "dtype": "float64", **SHORT}
     with device(monkeypatch):
