@@ -178,7 +178,7 @@ def kernels(dtype: Any, d: int, layers: int) -> SimpleNamespace:
     log, expm1_negative = f.log, f.expm1_negative
     far_forward, far_vjp = far.forward, far.vjp
     largest, mix, unit, shares, evaluate = column.largest, column.mix, column.unit, column.shares, column.evaluate
-    bracket = column.bracket
+    weighted, bracket = column.weighted, column.bracket
     zero, one = dtype(0), dtype(1)
     smallest = dtype(SMALLEST[np.dtype(dtype)])
     threads = _threads(dtype, d)
@@ -313,12 +313,7 @@ def kernels(dtype: Any, d: int, layers: int) -> SimpleNamespace:
                 gather(left, outs, right, at, here, there, sums)
                 if good:
                     for j in range(d):
-                        on_plus, on_minus, on_mass = zero, zero, zero
-                        for o in range(outs):
-                            factor = e[at + o * d + j]
-                            on_plus += factor * left[FIRST, o]
-                            on_minus += factor * left[SECOND, o]
-                            on_mass += factor * left[THIRD, o]
+                        on_plus, on_minus, on_mass = weighted(e, at + j, d, outs, left)
                         soft, plus, minus = kept[SOFT, j], kept[PLUS, j], kept[MINUS, j]
                         w, dp, a = kept[WEIGHT, j], kept[SLOPE, j], kept[SOFT, j] + floor
                         wq = w * (plus * minus)
@@ -343,12 +338,7 @@ def kernels(dtype: Any, d: int, layers: int) -> SimpleNamespace:
                     gather(left, d, right, at, here, there, sums)
                     if good:
                         for j in range(d):
-                            through_h, through_t, through_one = zero, zero, zero
-                            for o in range(d):
-                                factor = e[at + o * d + j]
-                                through_h += factor * left[FIRST, o]
-                                through_t += factor * left[SECOND, o]
-                                through_one += factor * left[THIRD, o]
+                            through_h, through_t, through_one = weighted(e, at + j, d, d, left)
                             h, slope, ec = layer[k - 1, OUT_H, j], layer[k - 1, OUT_T, j], right[THIRD, j]
                             grad_theta[i, row + 3 * d + j, n] = (through_h * h + through_t * slope + through_one) * ec
                             on_h[j], on_t[j] = through_h * ec, through_t * ec * slope

@@ -26,6 +26,7 @@ def column_functions(dtype: Any, d: int, layers: int) -> SimpleNamespace:
     ``mix(theta, i, row, n, layer, k, units)``  ``e^u`` times what layer k reads, into ``units``
     ``unit(theta, i, row, n, j, v, dv, top, offset, floor, kept)``  one unit's numbers, into ``kept``
     ``shares(kept, units)``  what they add to the sums, into ``units``
+    ``weighted(e, at, step, count, rows)``  sums of three rows by entries of a matrix, so many of them a step apart
     ``evaluate(x, theta, i, n, e, offset, floor, layer, units, kept)``  all of ``layer``, and the least sum; x's image
         and the tangent are ``layer[layers - 1, OUT_H, 0]`` and ``[..., OUT_T, 0]``
     ``bracket(y, theta, i, n, offset, floor)``  an interval around the root
@@ -75,6 +76,16 @@ def column_functions(dtype: Any, d: int, layers: int) -> SimpleNamespace:
             )
 
     @part
+    def weighted(e: Any, at: Any, step: Any, count: Any, rows: Any) -> Any:
+        first, second, third = zero, zero, zero
+        for m in range(count):
+            factor = e[at + m * step]
+            first += factor * rows[FIRST, m]
+            second += factor * rows[SECOND, m]
+            third += factor * rows[THIRD, m]
+        return first, second, third
+
+    @part
     def evaluate(
         x: Any, theta: Any, i: Any, n: Any, e: Any, offset: Any, floor: Any, layer: Any, units: Any, kept: Any
     ) -> Any:
@@ -87,12 +98,7 @@ def column_functions(dtype: Any, d: int, layers: int) -> SimpleNamespace:
             else:
                 mix(theta, i, row + 3 * d, n, layer, k, units)
                 for j in range(d):
-                    on_h, on_t, norm = zero, zero, zero
-                    for m in range(d):
-                        factor = e[at + j * d + m]
-                        on_h += factor * units[FIRST, m]
-                        on_t += factor * units[SECOND, m]
-                        norm += factor * units[THIRD, m]
+                    on_h, on_t, norm = weighted(e, at + j * d, 1, d, units)
                     inverse = one / norm
                     layer[k, IN_V, j], layer[k, IN_DV, j], layer[k, IN_NORM, j] = on_h * inverse, on_t * inverse, norm
                 at += d * d
@@ -102,12 +108,7 @@ def column_functions(dtype: Any, d: int, layers: int) -> SimpleNamespace:
             shares(kept, units)
             outs = 1 if k == layers - 1 else d
             for o in range(outs):
-                s_plus, s_minus, mass = zero, zero, zero
-                for j in range(d):
-                    factor = e[at + o * d + j]
-                    s_plus += factor * units[FIRST, j]
-                    s_minus += factor * units[SECOND, j]
-                    mass += factor * units[THIRD, j]
+                s_plus, s_minus, mass = weighted(e, at + o * d, 1, d, units)
                 layer[k, SUM_PLUS, o], layer[k, SUM_MINUS, o], layer[k, SUM_MASS, o] = s_plus, s_minus, mass
                 low = min(s_plus, s_minus, mass)
                 # written so that NaN is taken for the least
@@ -132,4 +133,5 @@ def column_functions(dtype: Any, d: int, layers: int) -> SimpleNamespace:
             low, high = least, most
         return low, high
 
-    return SimpleNamespace(largest=largest, mix=mix, unit=unit, shares=shares, evaluate=evaluate, bracket=bracket)
+    names = {"largest": largest, "mix": mix, "unit": unit, "shares": shares, "weighted": weighted}
+    return SimpleNamespace(**names, evaluate=evaluate, bracket=bracket)
