@@ -118,8 +118,13 @@ class ArrayOps(HostOps):
         linear: Sequence[int] = (),
     ) -> tuple[numpy.ndarray, Any]:
         """The masked network; the weights' masks must be folded in (see :func:`refnaf.reference.made.network`)."""
-        wiring = (activation, bound, gains, skips, linear, stairs, self.workspace, self.pieces)
+        steps: Any = [self._products(step) for step in stairs]
+        wiring = (activation, bound, gains, skips, linear, steps, self.workspace, self.pieces)
         return array_made.forward(x, context, weights, biases, context_weights, *wiring)
+
+    def _products(self, step: Staircase) -> Any:
+        """A masked weight's products."""
+        return step
 
     def network_vjp(self, saved: Any, grad: numpy.ndarray, into: Any = None) -> dict[str, Any]:
         """Cotangents by the forward's names; ``into``: arrays for those of weights and biases, by name, or None."""
@@ -249,6 +254,9 @@ class CompiledOps(ArrayOps):
     @property
     def pieces(self) -> Any:
         return _compiled().made
+
+    def _products(self, step: Staircase) -> Any:
+        return step.twin(_compiled().Staircase)
 
     @property
     def cells(self) -> Any:

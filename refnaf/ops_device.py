@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from refnaf.kernels.array import made as array_made
 from refnaf.kernels.array.staircase import Staircase
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.kernels.cuda import TWINS, arrays, made
@@ -52,25 +51,7 @@ class DeviceOps(ArrayOps):
             kept = self._constants[id(array)] = array, arrays.put(array)
         return kept[1]
 
-    def network(
-        self,
-        x: Any,
-        context: Any,
-        weights: Sequence[Any],
-        biases: Sequence[Any],
-        context_weights: Sequence[Any],
-        stairs: Sequence[Staircase],
-        activation: str,
-        bound: float | None,
-        gains: Sequence[tuple[Any, Any]] = (),
-        skips: Sequence[tuple[int, int]] = (),
-        linear: Sequence[int] = (),
-    ) -> tuple[Any, Any]:
-        dense: Any = [self._dense(step) for step in stairs]
-        wiring = (activation, bound, gains, skips, linear, dense, self.workspace, self.pieces)
-        return array_made.forward(x, context, weights, biases, context_weights, *wiring)
-
-    def _dense(self, step: Staircase) -> Dense:
+    def _products(self, step: Staircase) -> Dense:
         def make() -> tuple[Staircase, Dense]:
             return step, Dense(None if step.dense else arrays.put(step.mask.astype(step.dtype)))
 

@@ -89,7 +89,7 @@ class Joined:
 def training(flow: Flow, rows: np.ndarray, threads: int) -> Candidate:
     """A training step on rows ``(N, D)`` as fit takes it: gradient, and Adam with clipping and averaging."""
     objective = NegativeLogLikelihood(flow, threads)
-    adam = Adam(objective.flat())
+    adam = Adam(objective.flat(), backend=flow.backend, workers=objective.workers)
 
     def run() -> list[Any]:
         loss, grad = objective(adam.flat, rows, None)

@@ -211,7 +211,12 @@ for dtype in (np.float32, np.float64):
             adam.update(*state[:3], largest, *state[4:], 1.0, 0.1, 0.1, np.float64(1), 1e-8, 1e-3, 0.0, 0.5)
         adam.gather(state[0], state[1])
         adam.sum_of_squares(state[0])
-for module in (cpu.adam, *cpu.TWINS.values()):
+    for weight, x, grad in zip(*map(layouts, (np.ones((9, 7), dtype), np.ones((7, 5), dtype), np.ones((9, 5), dtype)))):
+        stairs = cpu.Staircase(np.tri(9, 7, dtype=bool))
+        stairs.product(weight, x, np.empty((9, 5), dtype))
+        stairs.transposed(weight, grad, np.empty((7, 5), dtype))
+        stairs.outer(grad, x, np.zeros((9, 7), dtype), Workspace())
+for module in (cpu.adam, cpu.staircase, *cpu.TWINS.values()):
     for name, found in vars(module).items():
         if isinstance(found, Dispatcher) and found.py_func.__module__ == module.__name__:
             print(module.__name__, name, len(found.signatures))

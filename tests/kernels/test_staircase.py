@@ -7,6 +7,8 @@ import pytest
 
 from refnaf.kernels.array.staircase import CALL, SAMPLES, Staircase, blocks
 from refnaf.kernels.array.workspace import Workspace
+from refnaf.kernels.cpu import staircase as compiled
+from refnaf.kernels.cpu.tile import ROWS
 
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 SIZES = [(1, 1), (7, 1), (1, 7), (40, 3), (3, 40), (33, 29), (512, 256)]
@@ -39,6 +41,8 @@ def _masks(seed=0):
 
 MASKS = dict(_masks())
 each_mask = pytest.mark.parametrize("name", MASKS)
+KINDS = {"numpy": Staircase, "numba": lambda mask, dtype: Staircase(mask, dtype).twin(compiled.Staircase)}
+each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @each_mask
@@ -61,15 +65,16 @@ def test_large_staircases_leave_out_most_of_their_zeros():
     assert blocks(np.ones((512, 512), bool)) == [(slice(0, 512), slice(0, 512))]
 
 
+@each_kind
 @each_dtype
 @each_mask
-@pytest.mark.parametrize("n", [0, 1, 5])
-def test_products_are_the_dense_ones(name, n, dtype):
+@pytest.mark.parametrize("n", [0, 1, 5, 150])
+def test_products_are_the_dense_ones(name, n, dtype, kind):
     mask = MASKS[name]
     rng = np.random.default_rng(n)
     weight = (mask * rng.normal(size=mask.shape)).astype(dtype)
     x, grad = rng.normal(size=(mask.shape[1], n)).astype(dtype), rng.normal(size=(mask.shape[0], n)).astype(dtype)
-    stairs = Staircase(mask, dtype)
+    stairs = KINDS[kind](mask, dtype)
     assert stairs.dense == mask.all()
     ws = Workspace()
     out, below = ws.take(grad.shape, dtype), ws.take(x.shape, dtype)
@@ -78,7 +83,7 @@ def test_products_are_the_dense_ones(name, n, dtype):
     stairs.product(weight, x, out)
     stairs.transposed(weight, grad, below)
     on_weight = np.zeros(mask.shape, dtype)
-    stairs.outer(grad, x, on_weight)
+    stairs.outer(grad, x, on_weight, ws)
     wide = [a.astype(np.float64) for a in (weight, x, grad)]
     eps = 4 * np.finfo(dtype).eps
     for got, left, right in ((out, wide[0], wide[1]), (below, wide[0].T, wide[2]), (on_weight, wide[2], wide[1].T)):
@@ -97,7 +102,7 @@ def test_an_outer_product_writes_nothing_outside_the_blocks(name):
     rng = np.random.default_rng(0)
     x, grad = rng.normal(size=(mask.shape[1], 4)), rng.normal(size=(mask.shape[0], 4))
     out = np.full(mask.shape, 7.0)
-    Staircase(mask, np.float64).outer(grad, x, out)
+    Staircase(mask, np.float64).outer(grad, x, out, Workspace())
     inside = np.zeros(mask.shape, bool)
     for block in blocks(mask):
         inside[block] = True
@@ -117,3 +122,36 @@ def test_a_mask_of_whole_numbers_is_as_good_as_one_of_bools(dtype):
         Staircase(mask.astype(kind), dtype).product(weight, x, out)
         found.append(out.tobytes())
     assert len(set(found)) == 1
+
+
+@each_mask
+def test_a_compiled_outer_product_writes_nothing_outside_the_spans_of_its_rows(name):
+    mask = MASKS[name]
+    rng = np.random.default_rng(0)
+    x, grad = rng.normal(size=(mask.shape[1], 4)), rng.normal(size=(mask.shape[0], 4))
+    out = np.full(mask.shape, 7.0)
+    compiled.Staircase(mask).outer(grad, x, out, Workspace())
+    inside = np.zeros(mask.shape, bool)
+    for top, (first, last) in zip(range(0, len(mask), ROWS), compiled.spans(mask), strict=True):
+        inside[top : top + ROWS, first:last] = True
+        some = mask[top : top + ROWS].any(axis=0)
+        assert not some.any() or (some[[first, last - 1]].all() and some.sum() == some[first:last].sum())
+    assert (out[~inside] == 7).all()
+    assert (out[inside & ~mask] == 0).all()
+    np.testing.assert_allclose(out[mask], (grad @ x.T)[mask], rtol=1e-12, atol=1e-14)
+
+
+@each_dtype
+@pytest.mark.parametrize("name", ["33x29-natural", "512x256-natural", "512x256-shuffled"])
+def test_compiled_products_have_the_same_bits_whatever_is_computed_beside_them(name, dtype):
+    mask = MASKS[name]
+    rng = np.random.default_rng(0)
+    weight = (mask * rng.normal(size=mask.shape)).astype(dtype)
+    x = rng.normal(size=(mask.shape[1], 200)).astype(dtype)
+    stairs, found = compiled.Staircase(mask), np.empty((len(mask), 200), dtype)
+    stairs.product(weight, x, found)
+    for part in (slice(0, 1), slice(3, 131), slice(190, 200)):
+        few = np.ascontiguousarray(x[:, part])
+        out = np.empty((len(mask), few.shape[1]), dtype)
+        stairs.product(weight, few, out)
+        assert out.tobytes() == found[:, part].tobytes()

@@ -164,7 +164,7 @@ def vjp(saved: Any, grad: np.ndarray, ws: Workspace, into: Mapping[str, Sequence
             out["gains"][layer] = (np.dot(on_gain, c.T), np.sum(on_gain, axis=1))
             grad_c = grad_c + np.dot(gains[layer][0].T, on_gain)
             grad = grad * gain
-        stairs[layer].outer(grad, hidden[layer], out["weights"][layer])
+        stairs[layer].outer(grad, hidden[layer], out["weights"][layer], ws)
         below = ws.take(hidden[layer].shape, grad.dtype)
         stairs[layer].transposed(weights[layer], grad, below)
         summed = layer - 1 in active

@@ -7,9 +7,13 @@ call costs beside its arithmetic.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from refnaf.kernels.array.workspace import Workspace
 
 #: Multiplications that take as long as one call of a matrix product does without any.
 CALL = 50_000
@@ -49,12 +53,34 @@ class Staircase:
 
     def __init__(self, mask: np.ndarray, dtype: np.dtype | type) -> None:
         self.mask, self.dtype = np.asarray(mask, bool), dtype
-        self.dense = bool(mask.all())
-        self._down = blocks(mask)
-        self._up = [Block(block.columns, block.rows) for block in blocks(mask.T)]
-        self._edges = [self._edge(block) for block in self._down]
-        self._covers_out = sum(b.rows.stop - b.rows.start for b in self._down) == mask.shape[0]
-        self._covers_in = sum(b.columns.stop - b.columns.start for b in self._up) == mask.shape[1]
+        self.dense = bool(self.mask.all())
+        self._twins: dict[Any, Any] = {}
+
+    def twin(self, kind: Callable[[np.ndarray], Any]) -> Any:
+        """What another module has with these methods, made of the mask once."""
+        if kind not in self._twins:
+            self._twins[kind] = kind(self.mask)
+        return self._twins[kind]
+
+    @cached_property
+    def _down(self) -> list[Block]:
+        return blocks(self.mask)
+
+    @cached_property
+    def _up(self) -> list[Block]:
+        return [Block(block.columns, block.rows) for block in blocks(self.mask.T)]
+
+    @cached_property
+    def _edges(self) -> list[tuple[slice, np.ndarray] | None]:
+        return [self._edge(block) for block in self._down]
+
+    @cached_property
+    def _covers_out(self) -> bool:
+        return sum(b.rows.stop - b.rows.start for b in self._down) == self.mask.shape[0]
+
+    @cached_property
+    def _covers_in(self) -> bool:
+        return sum(b.columns.stop - b.columns.start for b in self._up) == self.mask.shape[1]
 
     def _edge(self, block: Block) -> tuple[slice, np.ndarray] | None:
         """Columns of a block that are not all ones, counted from its first, and the mask there; or None."""
@@ -79,7 +105,7 @@ class Staircase:
         for rows, columns in self._up:
             np.matmul(weight[rows, columns].T, grad[rows], out=out[columns])
 
-    def outer(self, grad: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
+    def outer(self, grad: np.ndarray, x: np.ndarray, out: np.ndarray, ws: Workspace) -> None:
         """``out (out, in) = mask * (g x^T)``. Blocks of zeros are not written: they must be zero."""
         for (rows, columns), edge in zip(self._down, self._edges, strict=True):
             part = out[rows, columns]

@@ -11,7 +11,8 @@ from __future__ import annotations
 from types import ModuleType
 
 from refnaf.kernels.cpu import adam, affine, ddsf, dsf, made, mixture
+from refnaf.kernels.cpu.staircase import Staircase
 
 TWINS: dict[str, ModuleType] = {"affine": affine, "dsf": dsf, "ddsf": ddsf, "mog": mixture}
 
-__all__ = ["TWINS", "adam", "made"]
+__all__ = ["TWINS", "Staircase", "adam", "made"]

@@ -25,7 +25,7 @@ class Dense:
         """``out (in, N) = W^T g`` for g ``(out, N)``."""
         np.dot(weight.T, grad, out=out)
 
-    def outer(self, grad: Any, x: Any, out: Any) -> None:
+    def outer(self, grad: Any, x: Any, out: Any, ws: Any) -> None:
         """``out (out, in) = mask * (g x^T)``."""
         np.dot(grad, x.T, out=out)
         if self._mask is not None:
