@@ -217,6 +217,12 @@ class NegativeElbo:
         """The parameters by name, as views of a flat vector."""
         return self.views(flat)
 
+    def whole(self, flat: Array) -> Array:
+        """A flat vector as a checkpoint keeps it, and as :meth:`stored` has it back."""
+        return flat
+
+    stored = whole
+
     def put(self, array: Array) -> Array:
         """An array where the loss is computed: here."""
         return array

@@ -5,7 +5,8 @@ The free energy needs samples of the flow and the gradient of a log-density in p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,10 +37,17 @@ class Objective:
     there is as soon as the chunk before has: the sums are taken in order, and their bits do not depend on ``threads``.
     """
 
+    #: Whether masked weights are packed, where the backend can: where layers are run forwards alone.
+    packs = False
+
     def __init__(self, flow: Flow, threads: int = 1) -> None:
         self.flow = flow
-        self.shapes = {name: array.shape for name, array in flow.params.items()}
-        self.size = sum(array.size for array in flow.params.values())
+        self._packings = self._find_packings() if self.packs else {}
+        self.shapes = {
+            name: (self._packings[name].size,) if name in self._packings else array.shape
+            for name, array in flow.params.items()
+        }
+        self.size = sum(math.prod(shape) for shape in self.shapes.values())
         self.dtype = flow.dtype
         self.workers = Workers(threads)
         self._sums = operations.optimiser(flow.backend)
@@ -47,21 +55,40 @@ class Objective:
         self._rooms: list[list[Room]] = []
         self._order = Order(len(flow.layers))
 
+    def _find_packings(self) -> dict[str, Any]:
+        ops, dtype = operations.make(self.flow.backend), self.flow.dtype
+        found = enumerate(layer.packings(ops, dtype) for layer in self.flow.layers)
+        return {f"{k}.{name}": packing for k, own in found for name, packing in own.items()}
+
     def flat(self) -> Any:
         """The flow's own parameters as one vector ``(size,)`` of its dtype, where its backend computes."""
-        parts = [np.ravel(array) for array in self.flow.params.values()]
-        return self.put(np.concatenate(parts) if parts else np.zeros(0, self.dtype))
+        return self.put(self._stored(self.flow.params))
+
+    def _stored(self, params: Mapping[str, np.ndarray]) -> np.ndarray:
+        arrays = [(self._packings.get(name), params[name]) for name in self.shapes]
+        parts = [np.ravel(array) if packing is None else packing.pack(array) for packing, array in arrays]
+        return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
 
     def put(self, array: np.ndarray) -> Any:
         """An array where the flow's backend computes."""
         return operations.make(self.flow.backend).put(array)
 
     def params(self, flat: Any) -> dict[str, np.ndarray]:
-        """Parameters by name, in the host's memory, from a flat vector."""
-        return self.views(operations.make(self.flow.backend).get(flat))
+        """Parameters (or a gradient) by name, in the host's memory and shaped as the flow's, from a flat vector."""
+        views = self.views(operations.make(self.flow.backend).get(flat))
+        return {name: self._packings[name].unpack(a) if name in self._packings else a for name, a in views.items()}
+
+    def whole(self, flat: np.ndarray) -> np.ndarray:
+        """A flat vector on the host as one of whole arrays: what a run on any backend can go on from."""
+        parts = [np.ravel(array) for array in self.params(flat).values()]
+        return np.concatenate(parts) if parts else flat
+
+    def stored(self, whole: np.ndarray) -> np.ndarray:
+        """The opposite of :meth:`whole`."""
+        return self._stored(views(whole, {name: array.shape for name, array in self.flow.params.items()}))
 
     def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
-        """Parameters by name, as views of a flat vector."""
+        """Parameters by name, as views of a flat vector: vectors where they are packed."""
         return views(flat, self.shapes)
 
     def _start(self, flat: np.ndarray, rows: int) -> tuple[list[dict[str, Any]], list[slice]]:
@@ -72,7 +99,9 @@ class Objective:
         while len(self._ops) < len(chunks):
             ops = operations.make(self.flow.backend)
             self._ops.append(ops)
-            made = spare(self.flow.layers, self.dtype) if self._rooms else whole(self.flow, self.dtype, ops.put)
+            shapes = self.flow.layer_params(self.shapes)
+            again = bool(self._rooms)
+            made = spare(self.flow.layers, shapes, self.dtype) if again else whole(shapes, self.dtype, ops.put)
             self._rooms.append(made)
         self._order.begin()
         return self.flow.layer_params(self.views(flat)), chunks
@@ -113,6 +142,8 @@ class Objective:
 
 class NegativeLogLikelihood(Objective):
     """``-mean log p(x)`` over the rows of a batch, and its gradient."""
+
+    packs = True
 
     def _chunk(
         self, index: int, own: list[dict[str, Any]], x: np.ndarray, context: np.ndarray | None, share: float

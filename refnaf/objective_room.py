@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from refnaf.flows.flow import Flow
 from refnaf.flows.layer import Layer
 
+Shapes = Mapping[str, tuple[int, ...]]
 
-def views(flat: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+
+def views(flat: np.ndarray, shapes: Shapes) -> dict[str, np.ndarray]:
     """Arrays by name, as views of a flat vector that holds one after the other."""
     out, start = {}, 0
     for name, shape in shapes.items():
@@ -25,9 +26,9 @@ def views(flat: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
 class Room:
     """Arrays for the gradient of one layer, zero outside its masks: ``flat`` is all of them, a part of ``vector``."""
 
-    def __init__(self, vector: np.ndarray, part: slice, layer: Layer) -> None:
+    def __init__(self, vector: np.ndarray, part: slice, shapes: Shapes) -> None:
         self.vector, self.flat = vector, vector[part]
-        self.views = views(self.flat, layer.shapes())
+        self.views = views(self.flat, shapes)
 
     def keep(self, grads: Mapping[str, Any]) -> None:
         """Put here those of a layer's gradients that were not written here."""
@@ -36,27 +37,27 @@ class Room:
                 self.views[name][...] = array
 
 
-def _sizes(layers: Sequence[Layer]) -> list[int]:
-    return [sum(math.prod(shape) for shape in layer.shapes().values()) for layer in layers]
+def _sizes(shapes: Sequence[Shapes]) -> list[int]:
+    return [sum(math.prod(shape) for shape in own.values()) for own in shapes]
 
 
-def whole(flow: Flow, dtype: np.dtype, put: Callable[[np.ndarray], Any]) -> list[Room]:
+def whole(shapes: Sequence[Shapes], dtype: np.dtype, put: Callable[[np.ndarray], Any]) -> list[Room]:
     """A vector for the gradient of all parameters, in their order, and a room of it for each layer.
 
     ``put`` brings it to where it is computed.
     """
-    edges = np.cumsum([0, *_sizes(flow.layers)])
+    edges = np.cumsum([0, *_sizes(shapes)])
     vector = put(np.zeros(edges[-1], dtype))
-    return [Room(vector, slice(*edges[k : k + 2]), layer) for k, layer in enumerate(flow.layers)]
+    return [Room(vector, slice(*edges[k : k + 2]), own) for k, own in enumerate(shapes)]
 
 
-def spare(layers: Sequence[Layer], dtype: np.dtype) -> list[Room]:
+def spare(layers: Sequence[Layer], shapes: Sequence[Shapes], dtype: np.dtype) -> list[Room]:
     """A room for each layer, one for all layers of the same form: only one layer's gradient is held at a time."""
     rooms: dict[str, Room] = {}
     found = []
-    for layer, size in zip(layers, _sizes(layers), strict=True):
+    for layer, own, size in zip(layers, shapes, _sizes(shapes), strict=True):
         form = repr((layer.kind, layer.config()))
         if form not in rooms:
-            rooms[form] = Room(np.zeros(size, dtype), slice(None), layer)
+            rooms[form] = Room(np.zeros(size, dtype), slice(None), own)
         found.append(rooms[form])
     return found

@@ -85,6 +85,10 @@ class HostOps:
         """:meth:`put` for an array that does not change."""
         return array
 
+    def packing(self, step: Staircase) -> Any:
+        """What makes a vector of a masked weight, and of it the weight again; None where the network takes none."""
+        return None
+
 
 class ArrayOps(HostOps):
     """Operations on plain NumPy arrays. One object a thread: its workspace is not shared."""
@@ -257,6 +261,9 @@ class CompiledOps(ArrayOps):
 
     def _products(self, step: Staircase) -> Any:
         return step.twin(_compiled().Staircase)
+
+    def packing(self, step: Staircase) -> Any:
+        return None if step.dense else self._products(step)
 
     @property
     def cells(self) -> Any:

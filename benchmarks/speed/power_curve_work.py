@@ -18,7 +18,7 @@ from refnaf.objective import NegativeLogLikelihood
 from refnaf.training.adam import Adam
 from refnaf.training.data import location_and_scale
 from refnaf.training.likelihood import VALIDATION_ROWS
-from refnaf.training.loop import FAILURES, Plan
+from refnaf.training.loop import FAILURES, Plan, weights
 
 #: Test rows that are scored at each evaluation.
 TEST_ROWS = 100_000
@@ -110,11 +110,12 @@ class Refnaf:
         self.plan, self.batches = plan, Batches(work.train, plan)
         self.objective = NegativeLogLikelihood(work.flow, work.threads)
         self.skips = Skips()
+        flat = self.objective.flat()
         self.adam = Adam(
-            self.objective.flat(),
+            flat,
             clip=plan.clip,
             decay=plan.weight_decay,
-            decayed=decayed(work.flow),
+            decayed=weights(self.objective.views(flat)),
             averaging=plan.averaging,
             backend=work.flow.backend,
             workers=self.objective.workers,
@@ -126,7 +127,7 @@ class Refnaf:
     def gradient(self, step: int) -> tuple[float, np.ndarray]:
         with self.around():
             loss, grad = self.objective(self.adam.flat, self.batches[step], None)
-        return float(loss), grad.copy()
+        return float(loss), self.objective.whole(grad)
 
     def step(self, step: int) -> None:
         loss, grad = self.objective(self.adam.flat, self.batches[step], None)
@@ -135,10 +136,4 @@ class Refnaf:
             self.adam.step(grad, self.plan.rate(step), norm)
 
     def score(self, rows: np.ndarray) -> float:
-        return float(np.mean(self.flow.replace(self.objective.views(self.adam.average)).log_prob(rows)))
-
-
-def decayed(flow: Flow) -> list[slice]:
-    """Where the weights, which alone decay, lie in the vector of all parameters."""
-    edges = np.cumsum([0, *(array.size for array in flow.params.values())]).tolist()
-    return [slice(*edges[k : k + 2]) for k, name in enumerate(flow.params) if "weight" in name]
+        return float(np.mean(self.flow.replace(self.objective.params(self.adam.average)).log_prob(rows)))

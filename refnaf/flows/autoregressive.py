@@ -152,6 +152,10 @@ class Autoregressive(Conditioned):
             self._stairs_of[dtype] = [Staircase(mask, dtype) for mask in self.layer_masks]
         return self._stairs_of[dtype]
 
+    def packings(self, ops: Any, dtype: np.dtype) -> dict[str, Any]:
+        found = {f"weight.{k}": ops.packing(step) for k, step in enumerate(self._stairs(dtype))}
+        return {name: packing for name, packing in found.items() if packing is not None}
+
     def pseudo_parameters(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any]:
         weights, biases, contexts, gains = self.network(params)
         stairs = self._stairs(value(x).dtype)

@@ -45,6 +45,10 @@ class Layer:
         """0/1 masks of the parameters that have one: numbers outside stay zero."""
         return {}
 
+    def packings(self, ops: Any, dtype: np.dtype) -> dict[str, Any]:
+        """Parameters that :meth:`forward` and :meth:`vjp` also take as vectors, and what packs and unpacks them."""
+        return {}
+
     def forward(self, ops: Ops, params: Params, x: Any, context: Any) -> tuple[Any, Any, Any]:
         """``(y, log|det dy/dx| (N,), saved)``."""
         raise NotImplementedError

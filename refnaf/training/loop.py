@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -140,11 +140,12 @@ class _Run:
         self.checkpoint, self.tell = checkpoint, progress or (lambda event: None)
         # on a device steps are taken before anyone has seen their loss
         self.unseen = flow.backend == "cuda"
+        flat = task.objective.flat()
         self.adam: Any = _adam(flow.backend)(
-            task.objective.flat(),
+            flat,
             clip=plan.clip,
             decay=plan.weight_decay,
-            decayed=_weights(flow),
+            decayed=weights(task.objective.views(flat)),
             amsgrad=plan.amsgrad,
             averaging=plan.averaging,
             backend=flow.backend,
@@ -315,15 +316,22 @@ class _Run:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
-        tensors = {f"adam.{k}": v for k, v in self.adam.state().items()}
-        tensors["best"] = operations.make(self.flow.backend).get(self.best)
+        # vectors are written whole: how they are stored is the backend's, and may be the machine's
+        whole = self.task.objective.whole
+        tensors = {f"adam.{k}": whole(v) if self._is_vector(k, v) else v for k, v in self.adam.state().items()}
+        tensors["best"] = whole(operations.make(self.flow.backend).get(self.best))
         save_checkpoint(self.checkpoint, tensors, {"numbers": self.state, "history": self.history}, self.run)
+
+    def _is_vector(self, name: str, array: np.ndarray) -> bool:
+        return name in self.adam.STATE and len(array) > 0
 
     def _restore(self) -> None:
         assert self.checkpoint is not None
         tensors, state = load_checkpoint(self.checkpoint, self.run)
-        self.adam.restore({k[5:]: v for k, v in tensors.items() if k.startswith("adam.")})
-        np.copyto(self.best, self.task.objective.put(tensors["best"]))
+        stored, put = self.task.objective.stored, self.task.objective.put
+        held = {k[5:]: v for k, v in tensors.items() if k.startswith("adam.")}
+        self.adam.restore({k: stored(v) if self._is_vector(k, v) else v for k, v in held.items()})
+        np.copyto(self.best, put(stored(tensors["best"])))
         self.state, self.history = state["numbers"], state["history"]
         self.tell({"kind": "message", "text": f"resumed from {self.checkpoint} at step {self.state['step']}"})
 
@@ -336,10 +344,10 @@ def _adam(backend: str) -> type[Adam]:
     return DeviceAdam
 
 
-def _weights(flow: Flow) -> list[slice]:
-    """Where the weights, which alone decay, lie in the flat vector."""
+def weights(views: Mapping[str, np.ndarray]) -> list[slice]:
+    """Where the weights, which alone decay, lie in the flat vector that these are views of."""
     found, start = [], 0
-    for name, array in flow.params.items():
+    for name, array in views.items():
         if "weight" in name:
             found.append(slice(start, start + array.size))
         start += array.size

@@ -41,7 +41,34 @@ def _masks(seed=0):
 
 MASKS = dict(_masks())
 each_mask = pytest.mark.parametrize("name", MASKS)
-KINDS = {"numpy": Staircase, "numba": lambda mask, dtype: Staircase(mask, dtype).twin(compiled.Staircase)}
+
+
+class Packed:
+    """The compiled one, on packed weights."""
+
+    def __init__(self, mask, dtype):
+        self.stairs = compiled.Staircase(mask)
+        self.dense = self.stairs.dense
+
+    def product(self, weight, x, out):
+        self.stairs.product(self.stairs.pack(weight), x, out)
+
+    def transposed(self, weight, grad, out):
+        self.stairs.transposed(self.stairs.pack(weight), grad, out)
+
+    def outer(self, grad, x, out, ws):
+        packed = np.zeros(self.stairs.size, out.dtype)
+        self.stairs.outer(grad, x, packed, ws)
+        out[...] = self.stairs.unpack(packed)
+        # not even beside the columns of the matrix
+        assert self.stairs.pack(out).tobytes() == packed.tobytes()
+
+
+KINDS = {
+    "numpy": Staircase,
+    "numba": lambda mask, dtype: Staircase(mask, dtype).twin(compiled.Staircase),
+    "packed": Packed,
+}
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -155,3 +182,20 @@ def test_compiled_products_have_the_same_bits_whatever_is_computed_beside_them(n
         out = np.empty((len(mask), few.shape[1]), dtype)
         stairs.product(weight, few, out)
         assert out.tobytes() == found[:, part].tobytes()
+
+
+@each_mask
+def test_packing_keeps_what_is_inside_the_mask(name):
+    mask = MASKS[name]
+    stairs = compiled.Staircase(mask)
+    weight = np.where(mask, np.random.default_rng(0).normal(size=mask.shape), 0)
+    packed = stairs.pack(weight)
+    assert packed.shape == (stairs.size,)
+    assert stairs.unpack(packed).tobytes() == weight.tobytes()
+    assert stairs.pack(stairs.unpack(packed)).tobytes() == packed.tobytes()
+
+
+def test_a_large_staircase_takes_half_the_memory():
+    degrees = np.arange(512)
+    stairs = compiled.Staircase(np.repeat(degrees, 4)[:, None] >= degrees)
+    assert stairs.size <= 0.53 * 4 * 512 * 512

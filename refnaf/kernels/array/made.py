@@ -79,7 +79,7 @@ def forward(
     skipping = {source for _, source in skips}
     kept: dict[int, np.ndarray] = {}
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        z = ws.take((weight.shape[0], x.shape[1]), x.dtype)
+        z = ws.take((len(bias), x.shape[1]), x.dtype)
         stairs[layer].product(weight, hidden[-1], z)
         if gains and c is not None:
             gain, product = ws.take(z.shape, z.dtype), ws.take(z.shape, z.dtype)
@@ -142,7 +142,8 @@ def vjp(saved: Any, grad: np.ndarray, ws: Workspace, into: Mapping[str, Sequence
             if not stairs[layer].dense:
                 out["weights"][layer].fill(0)
         if out["biases"][layer] is None:
-            out["biases"][layer] = np.empty_like(grad, shape=len(weights[layer]))
+            width = len(hidden[layer + 1] if layer + 1 < count else grad)
+            out["biases"][layer] = np.empty_like(grad, shape=width)
     grad_c = None
     skipped: dict[int, np.ndarray] = {}
     summed = False
