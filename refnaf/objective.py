@@ -103,6 +103,9 @@ class Objective:
             again = bool(self._rooms)
             made = spare(self.flow.layers, shapes, self.dtype) if again else whole(shapes, self.dtype, ops.put)
             self._rooms.append(made)
+        # a batch of one chunk is shared inside of its operations
+        for ops in self._ops:
+            ops.workspace.workers = self.workers if len(chunks) == 1 and self.workers.threads > 1 else None
         self._order.begin()
         return self.flow.layer_params(self.views(flat)), chunks
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -37,6 +37,14 @@ class Workers:
         """The function of each job's arguments, in order."""
         if self._pool is None or len(jobs) < 2:
             return [function(*job) for job in jobs]
+        if len(jobs) == 2:
+            # this thread takes one: to wake another takes longer than many a job
+            second = self._pool.submit(function, *jobs[1])
+            try:
+                first = function(*jobs[0])
+            finally:
+                wait([second])
+            return [first, second.result()]
         return list(self._pool.map(lambda job: function(*job), jobs))
 
     def close(self) -> None:

@@ -9,11 +9,13 @@ from autograd import elementwise_grad, grad
 
 from refnaf import ops_backends as backends
 from refnaf.flows import chain
-from refnaf.objective import FreeEnergy
+from refnaf.kernels.array import workspace
+from refnaf.objective import FreeEnergy, NegativeLogLikelihood
 from refnaf.ops import ReferenceOps
+from refnaf.parallel import Workers
 from refnaf.reference.density import normal_log_prob
 from refnaf.reference.variational import free_energy, sample_log_prob
-from tests.cases import CASES, make
+from tests.cases import CASES, make, rows
 from tests.checks import close
 
 NAMES = (
@@ -105,3 +107,48 @@ def test_threads_do_not_change_the_bits(path):
             found.append((loss, gradient.tobytes()))
         energy.close()
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "name",
+    ["maf-D4", "made-mog-D4-components=4", "maf-dsf-D4-units=5", "maf-ddsf-D3-C2-units=5", "maf-ddsf-D1-units=5"],
+)
+def test_threads_share_a_batch_of_one_chunk_and_do_not_change_the_bits(name, dtype, monkeypatch):
+    monkeypatch.setattr(workspace, "SHARED", 1)
+    case = CASES[name]
+    flow = make(case, dtype=dtype, backend="numba")
+    x, context = rows(case, 100)
+    honest, shared = Workers.map, []
+    monkeypatch.setattr(Workers, "map", lambda self, *args: shared.append(len(args[1])) or honest(self, *args))
+    found = []
+    for threads in (1, 2):
+        objective = NegativeLogLikelihood(flow, threads)
+        for _ in range(2):
+            shared.clear()
+            loss, grad = objective(objective.flat(), x.astype(dtype), context)
+            found.append((loss, grad.tobytes()))
+            # the batch itself, and halves of what has some
+            assert (2 in shared) == (threads == 2)
+        objective.close()
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("name", ["maf-D4", "made-mog-D4-components=4", "maf-ddsf-D3-C2-units=5"])
+def test_packed_parameters_and_gradients_are_those_of_the_arrays(name):
+    case = CASES[name]
+    x, context = rows(case, 9)
+    whole, packed = (NegativeLogLikelihood(make(case, backend=backend)) for backend in ("numpy", "numba"))
+    assert packed.size != whole.size
+    for key, array in packed.params(packed.flat()).items():
+        assert array.tobytes() == packed.flow.params[key].tobytes()
+    found = [objective(objective.flat(), x, context) for objective in (whole, packed)]
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-12)
+    grads = packed.params(found[1][1])
+    for key, expected in whole.params(found[0][1]).items():
+        close(grads[key], expected, 1e-10, key)
+    # as a checkpoint has it
+    kept = packed.whole(found[1][1])
+    assert kept.shape == (whole.size,)
+    assert packed.stored(kept).tobytes() == found[1][1].tobytes()
+    assert whole.stored(whole.whole(found[0][1])).tobytes() == found[0][1].tobytes()

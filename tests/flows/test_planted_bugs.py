@@ -11,7 +11,8 @@ from refnaf.flows import autoregressive, fixed
 from refnaf.kernels import cpu
 from refnaf.kernels.array import affine, ddsf, dsf, made, staircase
 from refnaf.kernels.array.staircase import blocks as staircase_blocks
-from refnaf.kernels.cpu.staircase import spans as compiled_spans
+from refnaf.kernels.cpu import staircase_jobs
+from refnaf.kernels.cpu.staircase_jobs import spans as compiled_spans
 from tests import checks
 from tests.cases import CASES, make, rows
 
@@ -67,7 +68,7 @@ def test_a_wrong_vjp_of_the_network_is_caught(monkeypatch, module, backend):
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_a_product_that_leaves_out_a_block_is_caught(monkeypatch, backend):
     monkeypatch.setattr(staircase, "blocks", lambda mask: staircase_blocks(mask)[1:])
-    monkeypatch.setattr(cpu.staircase, "spans", _without_the_first)
+    monkeypatch.setattr(staircase_jobs, "spans", _without_the_first)
     with pytest.raises(AssertionError):
         checks.twins(make(MAF, backend=backend), *rows(MAF, 5), 1e-11)
 

@@ -213,8 +213,8 @@ for dtype in (np.float32, np.float64):
         adam.sum_of_squares(state[0])
     for weight, x, grad in zip(*map(layouts, (np.ones((9, 7), dtype), np.ones((7, 5), dtype), np.ones((9, 5), dtype)))):
         stairs = cpu.Staircase(np.tri(9, 7, dtype=bool))
-        stairs.product(weight, x, np.empty((9, 5), dtype))
-        stairs.transposed(weight, grad, np.empty((7, 5), dtype))
+        stairs.product(weight, x, np.empty((9, 5), dtype), Workspace())
+        stairs.transposed(weight, grad, np.empty((7, 5), dtype), Workspace())
         stairs.outer(grad, x, np.zeros((9, 7), dtype), Workspace())
 for module in (cpu.adam, cpu.staircase, *cpu.TWINS.values()):
     for name, found in vars(module).items():

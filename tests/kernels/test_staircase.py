@@ -8,6 +8,7 @@ import pytest
 from refnaf.kernels.array.staircase import CALL, SAMPLES, Staircase, blocks
 from refnaf.kernels.array.workspace import Workspace
 from refnaf.kernels.cpu import staircase as compiled
+from refnaf.kernels.cpu.staircase_jobs import spans
 from refnaf.kernels.cpu.tile import ROWS
 
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -50,11 +51,11 @@ class Packed:
         self.stairs = compiled.Staircase(mask)
         self.dense = self.stairs.dense
 
-    def product(self, weight, x, out):
-        self.stairs.product(self.stairs.pack(weight), x, out)
+    def product(self, weight, x, out, ws):
+        self.stairs.product(self.stairs.pack(weight), x, out, ws)
 
-    def transposed(self, weight, grad, out):
-        self.stairs.transposed(self.stairs.pack(weight), grad, out)
+    def transposed(self, weight, grad, out, ws):
+        self.stairs.transposed(self.stairs.pack(weight), grad, out, ws)
 
     def outer(self, grad, x, out, ws):
         packed = np.zeros(self.stairs.size, out.dtype)
@@ -107,8 +108,8 @@ def test_products_are_the_dense_ones(name, n, dtype, kind):
     out, below = ws.take(grad.shape, dtype), ws.take(x.shape, dtype)
     # what a buffer held before must not show
     out[...] = below[...] = np.nan
-    stairs.product(weight, x, out)
-    stairs.transposed(weight, grad, below)
+    stairs.product(weight, x, out, ws)
+    stairs.transposed(weight, grad, below, ws)
     on_weight = np.zeros(mask.shape, dtype)
     stairs.outer(grad, x, on_weight, ws)
     wide = [a.astype(np.float64) for a in (weight, x, grad)]
@@ -146,7 +147,7 @@ def test_a_mask_of_whole_numbers_is_as_good_as_one_of_bools(dtype):
     found = []
     for kind in (bool, np.int8, np.float64):
         out = np.empty((33, 3), dtype)
-        Staircase(mask.astype(kind), dtype).product(weight, x, out)
+        Staircase(mask.astype(kind), dtype).product(weight, x, out, Workspace())
         found.append(out.tobytes())
     assert len(set(found)) == 1
 
@@ -159,7 +160,7 @@ def test_a_compiled_outer_product_writes_nothing_outside_the_spans_of_its_rows(n
     out = np.full(mask.shape, 7.0)
     compiled.Staircase(mask).outer(grad, x, out, Workspace())
     inside = np.zeros(mask.shape, bool)
-    for top, (first, last) in zip(range(0, len(mask), ROWS), compiled.spans(mask), strict=True):
+    for top, (first, last) in zip(range(0, len(mask), ROWS), spans(mask), strict=True):
         inside[top : top + ROWS, first:last] = True
         some = mask[top : top + ROWS].any(axis=0)
         assert not some.any() or (some[[first, last - 1]].all() and some.sum() == some[first:last].sum())
@@ -176,11 +177,11 @@ def test_compiled_products_have_the_same_bits_whatever_is_computed_beside_them(n
     weight = (mask * rng.normal(size=mask.shape)).astype(dtype)
     x = rng.normal(size=(mask.shape[1], 200)).astype(dtype)
     stairs, found = compiled.Staircase(mask), np.empty((len(mask), 200), dtype)
-    stairs.product(weight, x, found)
+    stairs.product(weight, x, found, Workspace())
     for part in (slice(0, 1), slice(3, 131), slice(190, 200)):
         few = np.ascontiguousarray(x[:, part])
         out = np.empty((len(mask), few.shape[1]), dtype)
-        stairs.product(weight, few, out)
+        stairs.product(weight, few, out, Workspace())
         assert out.tobytes() == found[:, part].tobytes()
 
 

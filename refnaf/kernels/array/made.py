@@ -80,7 +80,7 @@ def forward(
     kept: dict[int, np.ndarray] = {}
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         z = ws.take((len(bias), x.shape[1]), x.dtype)
-        stairs[layer].product(weight, hidden[-1], z)
+        stairs[layer].product(weight, hidden[-1], z, ws)
         if gains and c is not None:
             gain, product = ws.take(z.shape, z.dtype), ws.take(z.shape, z.dtype)
             np.dot(gains[layer][0], c, out=gain)
@@ -167,7 +167,7 @@ def vjp(saved: Any, grad: np.ndarray, ws: Workspace, into: Mapping[str, Sequence
             grad = grad * gain
         stairs[layer].outer(grad, hidden[layer], out["weights"][layer], ws)
         below = ws.take(hidden[layer].shape, grad.dtype)
-        stairs[layer].transposed(weights[layer], grad, below)
+        stairs[layer].transposed(weights[layer], grad, below, ws)
         summed = layer - 1 in active
         if summed:
             pieces.activate_vjp(hidden[layer], activation, below, out["biases"][layer - 1])

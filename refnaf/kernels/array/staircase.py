@@ -91,14 +91,14 @@ class Staircase:
         columns = slice(int(steps[0]), int(steps[-1]) + 1)
         return columns, part[:, columns].astype(self.dtype)
 
-    def product(self, weight: np.ndarray, x: np.ndarray, out: np.ndarray) -> None:
+    def product(self, weight: np.ndarray, x: np.ndarray, out: np.ndarray, ws: Workspace) -> None:
         """``out (out, N) = W x`` for x ``(in, N)``."""
         if not self._covers_out:
             out.fill(0)
         for rows, columns in self._down:
             np.dot(weight[rows, columns], x[columns], out=out[rows])
 
-    def transposed(self, weight: np.ndarray, grad: np.ndarray, out: np.ndarray) -> None:
+    def transposed(self, weight: np.ndarray, grad: np.ndarray, out: np.ndarray, ws: Workspace) -> None:
         """``out (in, N) = W^T g`` for g ``(out, N)``."""
         if not self._covers_in:
             out.fill(0)

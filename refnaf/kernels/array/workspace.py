@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+
+#: Numbers, of a few operations each, that take much longer to compute than it takes to wake a thread.
+SHARED = 1 << 16
+
+
+def split(count: int) -> tuple[slice, list[slice]]:
+    """All of a range, and its halves."""
+    middle = (count + 1) // 2
+    return slice(0, count), [slice(0, middle), slice(middle, count)][: min(count, 2)]
 
 
 class Workspace:
@@ -19,8 +28,13 @@ class Workspace:
     np.empty does.
     """
 
+    #: Who works on the halves of one call (:meth:`share`): something with ``map``, as of :mod:`refnaf.parallel`, or
+    #: None for nobody else.
+    workers: Any = None
+
     def __init__(self, empty: Callable[..., Any] = np.empty) -> None:
         self._empty = empty
+        self._other: Workspace | None = None
         self._buffers: list[Any] = []
         self._next = 0
         self._own: dict[Any, Any] = {}
@@ -30,6 +44,27 @@ class Workspace:
         if key not in self._own:
             self._own[key] = make()
         return self._own[key]
+
+    def share(
+        self,
+        function: Callable[[Workspace, Any], T],
+        whole: Any,
+        halves: Sequence[Any],
+        size: int,
+        always: bool = False,
+    ) -> list[T]:
+        """``function(workspace, part)`` of the whole work, or of its halves by the workers where it is large enough.
+
+        ``size`` is how many numbers are computed. ``always``: of halves anyway, so that what the function sums is
+        summed alike for any number of threads. The second half has a workspace of its own, for :meth:`own` alone.
+        """
+        shared = self.workers is not None and size >= SHARED
+        if len(halves) < 2 or not (shared or always):
+            return [function(self, whole)]
+        if self._other is None:
+            self._other = Workspace(self._empty)
+        jobs = list(zip((self, self._other), halves, strict=True))
+        return self.workers.map(function, jobs) if shared else [function(*job) for job in jobs]
 
     def reset(self) -> None:
         self._next = 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from refnaf.kernels.array.workspace import Workspace
+from refnaf.kernels.array.workspace import Workspace, split
 from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.compiler import kernel
 from refnaf.kernels.cpu.elementary import exp_bounded, exp_negative, expm1_negative, log, log1p_unit, softplus, tanh
@@ -60,7 +60,12 @@ def forward(
     code, limit = _CODES[form], float(options.get("limit", LOG_SCALE_BOUND))
     floor = float(options.get("floor", SLOPE_FLOOR))
     offset = float(inverse_softplus(1 - floor))
-    _forward(x, theta, y, log_slope, kept, keep, code, limit, floor, offset)
+    arrays = x, theta, y, log_slope, kept
+
+    def run(_: Workspace, part: slice) -> None:
+        _forward(*(a[part] for a in arrays), keep, code, limit, floor, offset)
+
+    ws.share(run, *split(len(x)), theta.size)
     return y, log_slope, (x, kept, code, limit, floor) if keep else None
 
 
@@ -70,7 +75,13 @@ def vjp(
     """Cotangents of y ``(D, N)`` and log dy/dx ``(1 or D, N)`` to those of x ``(D, N)`` and theta ``(D, 2, N)``."""
     x, kept, code, limit, floor = saved
     grad_x, grad_theta = np.empty_like(x), ws.take(kept.shape, kept.dtype)
-    _vjp(x, kept, plain(grad_y), plain(grad_log_slope), grad_x, grad_theta, code, limit, floor)
+    arrays = x, kept, plain(grad_y), plain(grad_log_slope), grad_x, grad_theta
+
+    def run(_: Workspace, part: slice) -> None:
+        # one row of cotangents may be that of all
+        _vjp(*(a if len(a) == 1 else a[part] for a in arrays), code, limit, floor)
+
+    ws.share(run, *split(len(x)), kept.size)
     return grad_x, grad_theta, []
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from refnaf.kernels.array.rare import SMALLEST
 from refnaf.kernels.array.root import widest
-from refnaf.kernels.array.workspace import Workspace
+from refnaf.kernels.array.workspace import Workspace, split
 from refnaf.kernels.cpu import root
 from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.compiler import kernel
@@ -66,9 +66,15 @@ def forward(
     e, e_t = pack(matrices)
     y, log_slope, far = np.empty_like(x), np.empty_like(x), np.zeros(x.shape, np.bool_)
     kept = theta if overwrite or not keep else ws.take(theta.shape, x.dtype)
-    flat = [a.reshape(-1) for a in (x, theta, y, log_slope, kept, far)]
-    room = ws.own(("ddsf", x.dtype, *sizes[2:]), lambda: block_room(x.dtype, *sizes[2:]))
-    if _forward(*flat, e, *room, keep, *sizes, _OFFSET, SLOPE_FLOOR, SMALLEST[x.dtype]):
+
+    def run(ws: Workspace, part: slice) -> bool:
+        flat = [a[part].reshape(-1) for a in (x, theta, y, log_slope, kept, far)]
+        room = ws.own(("ddsf", x.dtype, *sizes[2:]), lambda: block_room(x.dtype, *sizes[2:]))
+        return _forward(
+            *flat, e, *room, keep, part.stop - part.start, *sizes[1:], _OFFSET, SLOPE_FLOOR, SMALLEST[x.dtype]
+        )
+
+    if any(ws.share(run, *split(len(x)), theta.size)):
         rare = far_scratch(theta.shape[1], sizes[3])
         far_columns(x, kept, raw_matrices(matrices), far, y, log_slope, *sizes[2:], _OFFSET, SLOPE_FLOOR, *rare)
     return y, log_slope, (x, kept, far, matrices, e, e_t) if keep else None
@@ -81,12 +87,18 @@ def vjp(
     x, kept, far, matrices, e, e_t = saved
     sizes = _sizes(kept, matrices)
     grad_x, grad_theta = np.empty_like(x), ws.take(kept.shape, kept.dtype)
-    grad_e, grad_raw = np.zeros(len(e)), np.zeros(len(e))
+    grad_raw = np.zeros(len(e))
     gy, gl = plain(grad_y), plain(np.broadcast_to(grad_log_slope, x.shape))
-    flat = [a.reshape(-1) for a in (x, kept, far, gy, gl, grad_x, grad_theta)]
-    room = ws.own(("ddsf", x.dtype, *sizes[2:]), lambda: block_room(x.dtype, *sizes[2:]))
-    back = ws.own(("ddsf back", x.dtype, sizes[2]), lambda: pull_room(x.dtype, sizes[2]))
-    _vjp(*flat, e, e_t, grad_e, *room, *back, *sizes, SLOPE_FLOOR)
+
+    def run(ws: Workspace, part: slice) -> np.ndarray:
+        flat = [a[part].reshape(-1) for a in (x, kept, far, gy, gl, grad_x, grad_theta)]
+        room = ws.own(("ddsf", x.dtype, *sizes[2:]), lambda: block_room(x.dtype, *sizes[2:]))
+        back = ws.own(("ddsf back", x.dtype, sizes[2]), lambda: pull_room(x.dtype, sizes[2]))
+        grad_e = np.zeros(len(e))
+        _vjp(*flat, e, e_t, grad_e, *room, *back, part.stop - part.start, *sizes[1:], SLOPE_FLOOR)
+        return grad_e
+
+    grad_e = sum(ws.share(run, *split(len(x)), kept.size, always=True))
     if far.any():
         grads = gy, gl, grad_x, grad_theta, grad_raw
         rare = far_scratch(kept.shape[1], sizes[3])

@@ -19,7 +19,7 @@ import numpy as np
 
 from refnaf.kernels.array.rare import SMALLEST
 from refnaf.kernels.array.root import widest
-from refnaf.kernels.array.workspace import Workspace
+from refnaf.kernels.array.workspace import Workspace, split
 from refnaf.kernels.cpu import root
 from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.compiler import kernel, part
@@ -56,11 +56,15 @@ def forward(
     dims, size, count = theta.shape
     y, log_slope, far = np.empty_like(x), np.empty_like(x), np.zeros(x.shape, np.bool_)
     kept = theta if overwrite or not keep else ws.take(theta.shape, x.dtype)
-    sums = ws.take((3, *x.shape) if keep else (3, 0, 0), x.dtype)
-    work, slots = np.empty(5 * BLOCK, x.dtype), np.empty(size * BLOCK, x.dtype)
+    sums = ws.take((dims if keep else 0, 3, count), x.dtype)
     offset = float(inverse_softplus(1 - floor))
-    flat = [a.reshape(-1) for a in (x, theta, y, log_slope, kept, sums, far)]
-    if _forward(*flat, work, slots, keep, dims, size // 3, count, offset, floor, SMALLEST[x.dtype]):
+
+    def run(ws: Workspace, part: slice) -> bool:
+        flat = [a[part].reshape(-1) for a in (x, theta, y, log_slope, kept, sums, far)]
+        room = ws.own(("dsf", x.dtype, size), lambda: (np.empty(5 * BLOCK, x.dtype), np.empty(size * BLOCK, x.dtype)))
+        return _forward(*flat, *room, keep, part.stop - part.start, size // 3, count, offset, floor, SMALLEST[x.dtype])
+
+    if any(ws.share(run, *split(dims), theta.size)):
         far_columns(x, kept, np.zeros(size // 3), far, y, log_slope, size // 3, 1, offset, floor, *far_scratch(size, 1))
     return y, log_slope, (x, kept, sums, far, floor) if keep else None
 
@@ -73,9 +77,13 @@ def vjp(
     dims, size, count = kept.shape
     grad_x, grad_theta = np.empty_like(x), ws.take(kept.shape, kept.dtype)
     gy, gl = plain(grad_y), plain(np.broadcast_to(grad_log_slope, x.shape))
-    work = np.empty(9 * BLOCK, x.dtype)
-    flat = [a.reshape(-1) for a in (x, kept, sums, gy, gl, grad_x, grad_theta)]
-    _vjp(*flat, work, dims, size // 3, count, floor)
+
+    def run(ws: Workspace, part: slice) -> None:
+        flat = [a[part].reshape(-1) for a in (x, kept, sums, gy, gl, grad_x, grad_theta)]
+        room = ws.own(("dsf back", x.dtype), lambda: np.empty(9 * BLOCK, x.dtype))
+        _vjp(*flat, room, part.stop - part.start, size // 3, count, floor)
+
+    ws.share(run, *split(dims), kept.size)
     if far.any():
         offset, none = float(inverse_softplus(1 - floor)), np.zeros(size // 3)
         grads = gy, gl, grad_x, grad_theta, none.copy()
@@ -152,7 +160,7 @@ def _forward(
     """Fills y, log_slope, kept, sums and far; whether any column is far. Arrays are flat."""
     dtype = x.dtype.type
     zero, shift, least_slope, least = dtype(0), dtype(offset), dtype(floor), dtype(smallest)
-    units, step, whole = _U(d), _U(count), _U(dims * count)
+    units, step = _U(d), _U(count)
     some = False
     # rows of work: max, S+, S-, M, x; of slots, for each unit: softplus, b or signed e, w
     for i in range(dims):
@@ -188,7 +196,7 @@ def _forward(
                         slots[_U((3 * (j % d) + j // d) * BLOCK) + n] = theta[raw + _U(j) * step + n]
             if keep:
                 for k in range(3):
-                    row, out = _U((k + 1) * BLOCK), here + _U(k) * whole
+                    row, out = _U((k + 1) * BLOCK), _U((3 * i + k) * count + start)
                     for n in range(m):
                         sums[out + n] = work[row + n]
                     for j in range(d):
@@ -216,16 +224,16 @@ def _vjp(
     """Fills grad_x and grad_theta. Arrays are flat; of a column that is far the result has no meaning."""
     dtype = x.dtype.type
     one, zero, least_slope = dtype(1), dtype(0), dtype(floor)
-    units, step, whole = _U(d), _U(count), _U(dims * count)
+    units, step = _U(d), _U(count)
     # rows of work: x, cA, cB, cM, l / W, dx, and the cotangents of a unit's a, b, w
     row_a, row_b, row_w = _U(6 * BLOCK), _U(7 * BLOCK), _U(8 * BLOCK)
     for i in range(dims):
         for start in range(0, count, BLOCK):
             m = _U(min(BLOCK, count - start))
-            here = _U(i * count + start)
+            here, found = _U(i * count + start), _U(3 * i * count + start)
             raw = _U(3 * i * d * count + start)
             for n in range(m):
-                s_plus, s_minus, mass = sums[here + n], sums[here + whole + n], sums[here + whole + whole + n]
+                s_plus, s_minus, mass = sums[found + n], sums[found + step + n], sums[found + step + step + n]
                 g, lam = grad_y[here + n], grad_log_slope[here + n]
                 work[n] = x[here + n]
                 work[_R1 + n] = (g - lam) / s_plus

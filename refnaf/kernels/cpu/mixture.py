@@ -15,7 +15,7 @@ import numpy as np
 
 from refnaf.kernels.array.rare import SMALLEST
 from refnaf.kernels.array.root import widest
-from refnaf.kernels.array.workspace import Workspace
+from refnaf.kernels.array.workspace import Workspace, split
 from refnaf.kernels.cpu import root
 from refnaf.kernels.cpu.arrays import plain
 from refnaf.kernels.cpu.compiler import kernel
@@ -78,9 +78,14 @@ def forward(
     x, theta = plain(x), plain(theta)
     y, log_slope = np.empty_like(x), np.empty_like(x)
     kept = theta if overwrite or not keep else ws.take(theta.shape, x.dtype)
-    sums = ws.take((4, *x.shape) if keep else (4, 0, 0), x.dtype)
+    sums = ws.take((len(x) if keep else 0, 4, x.shape[1]), x.dtype)
     scales = _scales(floor)
-    _forward(x, theta, y, log_slope, kept, sums, keep, *scales, *_limits(x.dtype))
+    arrays = x, theta, y, log_slope, kept, sums
+
+    def run(_: Workspace, part: slice) -> None:
+        _forward(*(a[part] for a in arrays), keep, *scales, *_limits(x.dtype))
+
+    ws.share(run, *split(len(x)), theta.size)
     return y, log_slope, (x, y, kept, sums, scales) if keep else None
 
 
@@ -93,8 +98,13 @@ def vjp(
     """
     x, y, kept, sums, scales = saved
     grad_x, grad_theta = np.empty_like(x), ws.take(kept.shape, kept.dtype)
-    grads = plain(grad_y), plain(grad_log_slope), grad_x, grad_theta
-    _vjp(x, y, kept, sums, *grads, *scales, _LOWEST[x.dtype])
+    arrays = x, y, kept, sums, plain(grad_y), plain(grad_log_slope), grad_x, grad_theta
+
+    def run(_: Workspace, part: slice) -> None:
+        # one row of cotangents may be that of all
+        _vjp(*(a if len(a) == 1 else a[part] for a in arrays), *scales, _LOWEST[x.dtype])
+
+    ws.share(run, *split(len(x)), kept.size)
     return grad_x, grad_theta, []
 
 
@@ -166,8 +176,8 @@ def _forward(
                     work[W + n] = FAR
             if not keep:
                 continue
-            weight_sums, distances = sums[0, i, start:stop], sums[1, i, start:stop]
-            tails, masses = sums[2, i, start:stop], sums[3, i, start:stop]
+            weight_sums, distances = sums[i, 0, start:stop], sums[i, 1, start:stop]
+            tails, masses = sums[i, 2, start:stop], sums[i, 3, start:stop]
             for n in range(m):
                 weight_sums[n] = work[W + n]
                 distances[n] = work[U + n]
@@ -215,8 +225,8 @@ def _vjp(
             stop = min(start + BLOCK, total)
             m = stop - start
             gs, ls = grad_y[i, start:stop], grad_log_slope[i if len(grad_log_slope) > 1 else 0, start:stop]
-            ys, weight_sums, distances = y[i, start:stop], sums[0, i, start:stop], sums[1, i, start:stop]
-            tails, masses = sums[2, i, start:stop], sums[3, i, start:stop]
+            ys, weight_sums, distances = y[i, start:stop], sums[i, 0, start:stop], sums[i, 1, start:stop]
+            tails, masses = sums[i, 2, start:stop], sums[i, 3, start:stop]
             for n in range(m):
                 work[_ON_TAIL + n] = (gs[n] + ls[n] * ys[n]) * mills(abs(ys[n]))
                 work[_SIDE + n] = math.copysign(one, ys[n])

@@ -1,5 +1,4 @@
-"""A tile of a matrix product, held in the machine's vector registers while it is summed: the innermost loop of
-:mod:`.staircase` and of the products of :mod:`.ddsf_block`.
+"""A tile of a matrix product, held in vector registers while it is summed: the innermost loop of :mod:`.staircase`.
 
 A compiled loop over arrays would read and write the sums at every term: Numba has no vectors, so this loop is given to
 LLVM as it stands. Terms are added one after the other, each with one rounding: an entry has the same bits wherever it
@@ -58,7 +57,15 @@ def _function(rows: int, vectors: int, partly: bool) -> Callable[..., Any]:
         """
         places = (types.int64,) * 3
         signature = types.void(
-            left, *places, right, *places[:2], out, *places[:2], types.int64, types.boolean, types.int64
+            left,
+            *places,
+            right,
+            *places[:2],
+            out,
+            *places[:2],
+            types.int64,
+            types.boolean,
+            types.int64,
         )
         return signature, functools.partial(_emit, rows=rows, vectors=vectors, partly=partly)
 
@@ -71,9 +78,31 @@ def lanes(array: Any) -> Any:
     return BYTES // array.itemsize
 
 
-def _emit(context: Any, builder: Any, signature: Any, args: Any, rows: int, vectors: int, partly: bool) -> Any:
+def _emit(
+    context: Any,
+    builder: Any,
+    signature: Any,
+    args: Any,
+    rows: int,
+    vectors: int,
+    partly: bool,
+) -> Any:
     """The code of a tile: a loop over the terms, and its sums to ``out``."""
-    left, left_at, left_row, left_col, right, right_at, right_row, out, out_at, out_row, terms, add, width = args
+    (
+        left,
+        left_at,
+        left_row,
+        left_col,
+        right,
+        right_at,
+        right_row,
+        out,
+        out_at,
+        out_row,
+        terms,
+        add,
+        width,
+    ) = args
     kind = signature.args[0].dtype
     element, size = context.get_value_type(kind), kind.bitwidth // 8
     count = BYTES // size
@@ -92,10 +121,17 @@ def _emit(context: Any, builder: Any, signature: Any, args: Any, rows: int, vect
         return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, given), f"llvm.{name}.{suffix}")
 
     def start_of(array: Any, which: int, at: Any) -> Any:
-        return builder.gep(context.make_array(signature.args[which])(context, builder, array).data, [at])
+        return builder.gep(
+            context.make_array(signature.args[which])(context, builder, array).data,
+            [at],
+        )
 
     if partly:
-        there = builder.icmp_signed("<", ir.Constant(ir.VectorType(_I64, count), list(range(count))), spread(width))
+        there = builder.icmp_signed(
+            "<",
+            ir.Constant(ir.VectorType(_I64, count), list(range(count))),
+            spread(width),
+        )
 
     def load(place: Any) -> Any:
         place = builder.bitcast(place, vector.as_pointer())
@@ -112,7 +148,11 @@ def _emit(context: Any, builder: Any, signature: Any, args: Any, rows: int, vect
         masked = function("masked.store", ir.VoidType(), vector, place.type, _I32, there.type)
         builder.call(masked, [value, place, _I32(size), there])
 
-    left, right, out = start_of(left, 0, left_at), start_of(right, 4, right_at), start_of(out, 7, out_at)
+    left, right, out = (
+        start_of(left, 0, left_at),
+        start_of(right, 4, right_at),
+        start_of(out, 7, out_at),
+    )
     places = [
         builder.gep(out, [builder.add(builder.mul(_I64(i), out_row), _I64(j * count))])
         for i in range(rows)
@@ -128,7 +168,12 @@ def _emit(context: Any, builder: Any, signature: Any, args: Any, rows: int, vect
     loop, body, end = (builder.append_basic_block(f"tile.{name}") for name in ("loop", "body", "end"))
     builder.branch(loop)
     builder.position_at_end(loop)
-    k, factors, row, sums = phi(_I64(0)), phi(left), phi(right), [phi(zero) for _ in places]
+    k, factors, row, sums = (
+        phi(_I64(0)),
+        phi(left),
+        phi(right),
+        [phi(zero) for _ in places],
+    )
     builder.cbranch(builder.icmp_signed("<", k, terms), body, end)
 
     builder.position_at_end(body)
@@ -155,6 +200,9 @@ def _emit(context: Any, builder: Any, signature: Any, args: Any, rows: int, vect
     return context.get_dummy_value()
 
 
-#: A whole tile; one vector of which only some entries are there; and the same of a single row.
-whole, edge = _function(ROWS, VECTORS, False), _function(ROWS, 1, True)
-row, row_edge = _function(1, VECTORS, False), _function(1, 1, True)
+#: A whole tile; one vector of its rows of which only some entries are there; and the same of a single row.
+whole, edge, single = (
+    _function(ROWS, VECTORS, False),
+    _function(ROWS, 1, True),
+    _function(1, 1, True),
+)

@@ -17,11 +17,11 @@ class Dense:
         self._mask = mask
         self.dense = mask is None
 
-    def product(self, weight: Any, x: Any, out: Any) -> None:
+    def product(self, weight: Any, x: Any, out: Any, ws: Any) -> None:
         """``out (out, N) = W x`` for x ``(in, N)``."""
         np.dot(weight, x, out=out)
 
-    def transposed(self, weight: Any, grad: Any, out: Any) -> None:
+    def transposed(self, weight: Any, grad: Any, out: Any, ws: Any) -> None:
         """``out (in, N) = W^T g`` for g ``(out, N)``."""
         np.dot(weight.T, grad, out=out)
 
