@@ -104,8 +104,7 @@ def test_jacobians_are_the_gradients_of_each_entry(subject, method):
         return out if method == "log_prob" else anp.concatenate([out[0], out[1][:, None]], axis=1)
 
     whole = jacobian(image)(x)
-    shape = image(x).shape
-    for index in list(np.ndindex(*shape))[::3]:
+    for index in list(np.ndindex(*whole.shape[: -x.ndim]))[::3]:
         one = grad(lambda point, index=index: image(point)[index])(x)
         np.testing.assert_array_equal(whole[index], one)
     # a row depends on itself alone
@@ -240,7 +239,7 @@ def test_memory_is_given_back(method, backend):
 
     gc.collect()
     before = len(differentiable._runs)
-    for _ in range(20):
+    for _ in range(8):
         grad(loss)(dict(flow.params))
     vjps = [make_vjp(loss)(dict(flow.params)) for _ in range(3)]
     del vjps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,9 +34,21 @@ every = pytest.mark.parametrize("config", CONFIGS, ids=ids)
 both = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
+@contextlib.contextmanager
+def simulated(monkeypatch):
+    """The device, of whose threads none waits long for the simulator, which polls those of a block in a loop."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    try:
+        with device(monkeypatch):
+            yield
+    finally:
+        sys.setswitchinterval(usual)
+
+
 @pytest.fixture(autouse=True)
 def on_device(monkeypatch):
-    with device(monkeypatch):
+    with simulated(monkeypatch):
         yield
 
 

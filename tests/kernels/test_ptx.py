@@ -13,28 +13,27 @@ from tests.kernels.compile_ptx import CAPABILITIES, makers
 
 pytest.importorskip("numba_cuda")
 ROOT = Path(__file__).resolve().parent.parent.parent
+MODULES = sorted({module for module, _ in makers(1, 1)})
 
 
-def _compiled(units, components):
-    """What the processes of both dtypes found, side by side."""
-    with ThreadPoolExecutor(2) as pool:
-        jobs = {dtype: pool.submit(_process, units, components, dtype) for dtype in ("float32", "float64")}
-        return {dtype: job.result() for dtype, job in jobs.items()}
-
-
-def _process(units, components, dtype):
+def _process(units, components, dtype, modules, capabilities):
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
-    command = [sys.executable, "-m", "tests.kernels.compile_ptx", str(units), str(components), dtype]
+    arguments = [str(units), str(components), dtype, ",".join(modules), ",".join(capabilities)]
+    command = [sys.executable, "-m", "tests.kernels.compile_ptx", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _check(found):
-    for dtype, said in found.items():
+def _check(units, components, *jobs):
+    """Compile for each job's dtype, modules and capabilities, two jobs side by side."""
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda job: _process(units, components, *job), jobs))
+    for (dtype, modules, capabilities), said in zip(jobs, found, strict=True):
         assert sorted(map(list, makers(1, 1))) == said["found"], "a kernel is missing in compile_ptx.makers"
         rows = said["rows"]
-        assert {target for _, _, target, _ in rows} == {f"sm_{major}{minor}" for major, minor in CAPABILITIES}
+        assert {name.split(".")[0] for name, *_ in rows} == {"careless", *modules}
+        assert {capability for _, capability, _, _ in rows} == set(capabilities)
         assert all(target == f"sm_{capability}" for _, capability, target, _ in rows)
         careless = [wide for name, _, _, wide in rows if name.startswith("careless")]
         assert careless and all(careless), "float64 instructions are not counted"
@@ -43,9 +42,12 @@ def _check(found):
 
 
 def test_small_kernels():
-    _check(_compiled(2, 2))
+    """Each of them in float32 for the oldest capability; those that compile fast for all, and in float64."""
+    parts = [("float32", modules, CAPABILITIES[:1]) for modules in (MODULES[1::2], MODULES[::2])]
+    _check(2, 2, *parts, ("float64", ["adam", "affine"], CAPABILITIES))
 
 
 @pytest.mark.slow
-def test_the_default_sizes():
-    _check(_compiled(16, 10))
+@pytest.mark.parametrize(("units", "components"), [(2, 2), (16, 10)], ids=["small", "default"])
+def test_every_dtype_and_capability(units, components):
+    _check(units, components, *((dtype, MODULES, CAPABILITIES) for dtype in ("float32", "float64")))
