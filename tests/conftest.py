@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 
@@ -10,3 +11,9 @@ def pytest_configure(config):
     if "gpu" not in wanted:
         # before anything imports numba
         os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
+
+
+def pytest_collection_finish(session):
+    # the thousands of tests live to the end: the garbage collector need not look at them again and again
+    gc.collect()
+    gc.freeze()

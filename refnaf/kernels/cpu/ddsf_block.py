@@ -21,6 +21,7 @@ import numpy as np
 
 from refnaf.kernels.cpu.compiler import part, summing
 from refnaf.kernels.cpu.elementary import exp_negative, expm1_negative, log, softplus
+from refnaf.kernels.cpu.tile import ROWS, VECTORS, lanes, single, whole
 
 #: Samples a block.
 BLOCK = 64
@@ -41,34 +42,17 @@ def _row(index: int) -> Any:
 @part
 def _product(matrix: Any, at: int, rows: int, cols: int, source: Any, step: int, out: Any) -> None:
     """``out_i = sum_j matrix_ij source_j`` for vectors of three rows: the source's begin ``step`` rows apart."""
-    zero = out.dtype.type(0)
-    for n in range(_row(3 * rows)):
-        out[n] = zero
-    for i in range(0, rows - rows % 4, 4):
-        o = _row(3 * i)
-        for j in range(0, cols - cols % 4, 4):
-            m = at + i * cols + j
-            a0, a1, a2, a3 = matrix[m], matrix[m + 1], matrix[m + 2], matrix[m + 3]
-            m += cols
-            b0, b1, b2, b3 = matrix[m], matrix[m + 1], matrix[m + 2], matrix[m + 3]
-            m += cols
-            c0, c1, c2, c3 = matrix[m], matrix[m + 1], matrix[m + 2], matrix[m + 3]
-            m += cols
-            d0, d1, d2, d3 = matrix[m], matrix[m + 1], matrix[m + 2], matrix[m + 3]
-            s0, s1 = _row(j * step), _row((j + 1) * step)
-            s2, s3 = _row((j + 2) * step), _row((j + 3) * step)
-            for n in range(_THREE):
-                x0, x1, x2, x3 = source[s0 + n], source[s1 + n], source[s2 + n], source[s3 + n]
-                out[o + n] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
-                out[o + _R3 + n] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
-                out[o + _R6 + n] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
-                out[o + _R9 + n] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
-    for i in range(rows):
-        o = _row(3 * i)
-        for j in range(0 if i >= rows - rows % 4 else cols - cols % 4, cols):
-            factor, s = matrix[at + i * cols + j], _row(j * step)
-            for n in range(_THREE):
-                out[o + n] += factor * source[s + n]
+    # three rows of a block are whole tiles, whatever a vector has
+    width, apart, size = 3 * BLOCK, step * BLOCK, lanes(out)
+    i = 0
+    while i + ROWS <= rows:
+        for n in range(0, width, VECTORS * size):
+            whole(matrix, at + i * cols, cols, 1, source, n, apart, out, i * width + n, width, cols, False, size)
+        i += ROWS
+    while i < rows:
+        for n in range(0, width, size):
+            single(matrix, at + i * cols, cols, 1, source, n, apart, out, i * width + n, width, cols, False, size)
+        i += 1
 
 
 @summing

@@ -73,22 +73,11 @@ class Staircase:
         """``out (in, N) = W^T g`` for g ``(out, N)``."""
         self._multiply(self._layout(weight).transposed, weight, grad, out, ws)
 
-    def _multiply(
-        self,
-        work: Work,
-        weight: np.ndarray,
-        right: np.ndarray,
-        out: np.ndarray,
-        ws: Workspace,
-    ) -> None:
+    def _multiply(self, work: Work, weight: np.ndarray, right: np.ndarray, out: np.ndarray, ws: Workspace) -> None:
         count = right.shape[1]
         left, right, flat = _flat(weight), _flat(right), out.reshape(-1)
         size = work.terms * count // TERMS
-        ws.share(
-            lambda _, jobs: _multiply(left, right, count, flat, jobs, count, 0, 0, False),
-            *work[:2],
-            size,
-        )
+        ws.share(lambda _, jobs: _multiply(left, right, count, flat, jobs, count, 0, 0, False), *work[:2], size)
 
     def outer(self, grad: np.ndarray, x: np.ndarray, out: np.ndarray, ws: Workspace) -> None:
         """``out = mask * (g x^T)``, a matrix or packed. Nothing is written far outside the mask: it must be zero."""
@@ -147,87 +136,26 @@ def _multiply(
     size = lanes(out)
     wide = VECTORS * size
     for n in range(len(jobs)):
-        (
-            at,
-            at_rows,
-            row,
-            column,
-            k,
-            terms,
-            place,
-            place_rows,
-            apart,
-            begin,
-            end,
-            many,
-            add,
-        ) = jobs[n]
+        at, at_rows, row, column, k, terms, place, place_rows, apart, begin, end, many, add = jobs[n]
         row = count if row < 0 else row
         apart = count if apart < 0 else apart
         end = count if end < 0 else end
         terms = depth if terms < 0 else terms
-        a, b, c = (
-            at + at_rows * count + first,
-            (k + first) * right_row,
-            place + place_rows * count,
-        )
+        a, b, c = at + at_rows * count + first, (k + first) * right_row, place + place_rows * count
         adds = more or add > 0
         j = begin
         if many == ROWS:
             while j + wide <= end:
-                whole(
-                    left,
-                    a,
-                    row,
-                    column,
-                    right,
-                    b + j,
-                    right_row,
-                    out,
-                    c + j,
-                    apart,
-                    terms,
-                    adds,
-                    size,
-                )
+                whole(left, a, row, column, right, b + j, right_row, out, c + j, apart, terms, adds, size)
                 j += wide
             while j < end:
-                edge(
-                    left,
-                    a,
-                    row,
-                    column,
-                    right,
-                    b + j,
-                    right_row,
-                    out,
-                    c + j,
-                    apart,
-                    terms,
-                    adds,
-                    end - j,
-                )
+                edge(left, a, row, column, right, b + j, right_row, out, c + j, apart, terms, adds, end - j)
                 j += size
             continue
         for i in range(many):
-            j = begin
-            while j < end:
-                single(
-                    left,
-                    a + i * row,
-                    row,
-                    column,
-                    right,
-                    b + j,
-                    right_row,
-                    out,
-                    c + i * apart + j,
-                    apart,
-                    terms,
-                    adds,
-                    end - j,
-                )
-                j += size
+            for j in range(begin, end, size):
+                x, y = a + i * row, c + i * apart + j
+                single(left, x, row, column, right, b + j, right_row, out, y, apart, terms, adds, end - j)
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""A tile of a matrix product, held in vector registers while it is summed: the innermost loop of :mod:`.staircase`.
+"""A tile of a matrix product, held in vector registers while it is summed: for :mod:`.staircase`, :mod:`.ddsf_block`.
 
 A compiled loop over arrays would read and write the sums at every term: Numba has no vectors, so this loop is given to
 LLVM as it stands. Terms are added one after the other, each with one rounding: an entry has the same bits wherever it
@@ -27,8 +27,10 @@ def _wide() -> bool:
     return bool(binding.get_host_cpu_features().get("avx512f")) if named is None else "+avx512f" in named
 
 
-#: Bytes of a vector, and rows and vectors of a tile: the sums and a row of factors fill the registers.
-BYTES, ROWS, VECTORS = (64, 4, 4) if _wide() else (32, 6, 2)
+#: Rows of a tile.
+ROWS = 4
+#: Bytes of a vector, and vectors of a row: with those of the factors the sums fill the registers.
+BYTES, VECTORS = (64, 4) if _wide() else (32, 3)
 
 
 def _function(rows: int, vectors: int, partly: bool) -> Callable[..., Any]:
