@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.kernels.test_device_twins import simulated
+from tests.kernels.device_array import device
 
 pytest.importorskip("numba_cuda")
 # the simulator computes with NumPy's numbers, which warn where a GPU overflows
@@ -31,7 +31,7 @@ def part(monkeypatch):
 
 def test_all_of_it_runs_on_arrays_that_do_not_mix_with_the_hosts(part, monkeypatch, tmp_path):
     out = tmp_path / "CUDA.md"
-    with simulated(monkeypatch):
+    with device(monkeypatch):
         assert part("run_cuda").main(["--simulate", "--no-torch", "--out", str(out)]) == 0
     found, sizes = json.loads(out.with_suffix(".json").read_text()), part("sizes").SIMULATOR
     wanted = {(cell.name, what) for cell in sizes.cells for what in ("forward", "vjp", "inverse")}

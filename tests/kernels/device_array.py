@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -159,7 +160,13 @@ def device(monkeypatch):
                 inside.setattr(module, "math", MATH)
             call(self, blocks, *given, **threads)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(arrays, "module", lambda: MODULE)
-        patch.setattr(compiler.Kernel, "__call__", run)
-        yield
+    usual = sys.getswitchinterval()
+    # none of a block's threads waits long for the simulator, which polls them in a loop
+    sys.setswitchinterval(1e-4)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(arrays, "module", lambda: MODULE)
+            patch.setattr(compiler.Kernel, "__call__", run)
+            yield
+    finally:
+        sys.setswitchinterval(usual)

@@ -7,8 +7,7 @@ import pytest
 
 import refnaf
 from refnaf.objective import NegativeLogLikelihood
-from tests.kernels.device_array import TRANSFERS
-from tests.kernels.test_device_twins import simulated
+from tests.kernels.device_array import TRANSFERS, device
 
 pytest.importorskip("numba_cuda")
 # the simulator computes with NumPy's numbers, which warn where a GPU overflows
@@ -50,7 +49,7 @@ SINGLE = ("maf", "made-mog", "maf-dsf", "maf-ddsf")
 def test_nats_and_samples_are_those_of_the_arrays(name, dtype, monkeypatch):
     flow, x, context = _flow(name, dtype)
     tolerance = 2e-5 if dtype == "float32" else 1e-12
-    with simulated(monkeypatch):
+    with device(monkeypatch):
         there = flow.replace({}, backend="cuda")
         nats, (z, logdet) = there.log_prob(x, context), there.forward(x, context)
         back, _, residual = there.inverse(z, context, return_residual=True)
@@ -68,7 +67,7 @@ def test_gradients_are_those_of_the_arrays(name, monkeypatch):
     flow, x, context = _flow(name, "float64")
     here = NegativeLogLikelihood(flow)
     loss, grad = here(here.flat(), x, context)
-    with simulated(monkeypatch):
+    with device(monkeypatch):
         there = NegativeLogLikelihood(flow.replace({}, backend="cuda"))
         flat, rows = there.flat(), there.put(x)
         conditions = None if context is None else there.put(context)
@@ -88,7 +87,7 @@ def _table(rows=56):
 
 def test_a_fit_is_that_of_the_arrays(monkeypatch):
     wanted = refnaf.fit(_table(), "maf", backend="numpy", dtype="float64", **SHORT)
-    with simulated(monkeypatch):
+    with device(monkeypatch):
         found = refnaf.fit(_table(), "maf", backend="cuda", dtype="float64", **SHORT)
     for name, array in wanted.params.items():
         np.testing.assert_allclose(found.params[name], array, rtol=1e-6, atol=1e-8)
@@ -102,7 +101,7 @@ def test_a_fit_is_that_of_the_arrays(monkeypatch):
 @pytest.mark.slow
 def test_a_fit_resumes(monkeypatch, tmp_path):
     how = {"backend": "cuda", "dtype": "float64", **SHORT}
-    with simulated(monkeypatch):
+    with device(monkeypatch):
         whole = refnaf.fit(_table(), "maf", **how)
         path = tmp_path / "run.checkpoint"
         refnaf.fit(_table(), "maf", checkpoint=path, max_time=1e-9, **how)
@@ -115,7 +114,7 @@ def test_steps_transfer_nothing_but_the_tally(monkeypatch):
     from refnaf.training.adam_device import DeviceAdam
 
     flow, x, _ = _flow("maf-ddsf", "float32")
-    with simulated(monkeypatch):
+    with device(monkeypatch):
         task = NegativeLogLikelihood(flow.replace({}, backend="cuda"))
         adam, rows = DeviceAdam(task.flat(), decay=1e-4, decayed=[slice(0, 8)]), task.put(x)
         for step in range(3):
@@ -133,7 +132,7 @@ def test_steps_transfer_nothing_but_the_tally(monkeypatch):
 def test_a_step_that_is_not_finite_is_left_out(monkeypatch):
     from refnaf.training.adam_device import DeviceAdam
 
-    with simulated(monkeypatch):
+    with device(monkeypatch):
         task = NegativeLogLikelihood(_flow("maf", "float32")[0].replace({}, backend="cuda"))
         adam = DeviceAdam(task.flat())
         before, grad = adam.flat.get(), task.put(np.full(task.size, 0.1, np.float32))

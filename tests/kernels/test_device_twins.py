@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,21 +32,9 @@ every = pytest.mark.parametrize("config", CONFIGS, ids=ids)
 both = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
-@contextlib.contextmanager
-def simulated(monkeypatch):
-    """The device, of whose threads none waits long for the simulator, which polls those of a block in a loop."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    try:
-        with device(monkeypatch):
-            yield
-    finally:
-        sys.setswitchinterval(usual)
-
-
 @pytest.fixture(autouse=True)
 def on_device(monkeypatch):
-    with simulated(monkeypatch):
+    with device(monkeypatch):
         yield
 
 

@@ -14,7 +14,7 @@ from refnaf.kernels.cpu import tile
 
 
 def test_a_vector_is_of_the_machine_that_is_compiled_for():
-    assert tile.BYTES == (64 if binding.get_host_cpu_features().get("avx512f") else 32)
+    assert (64 if binding.get_host_cpu_features().get("avx512f") else 32) == tile.BYTES
 
 
 @pytest.mark.slow
