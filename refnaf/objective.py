@@ -79,13 +79,13 @@ class Objective:
         return {name: self._packings[name].unpack(a) if name in self._packings else a for name, a in views.items()}
 
     def whole(self, flat: np.ndarray) -> np.ndarray:
-        """A flat vector on the host as one of whole arrays: what a run on any backend can go on from."""
-        parts = [np.ravel(array) for array in self.params(flat).values()]
-        return np.concatenate(parts) if parts else flat
+        """A flat vector on the host as one of whole arrays: what a run on any machine can go on from."""
+        return np.concatenate([np.ravel(array) for array in self.params(flat).values()]) if self._packings else flat
 
     def stored(self, whole: np.ndarray) -> np.ndarray:
         """The opposite of :meth:`whole`."""
-        return self._stored(views(whole, {name: array.shape for name, array in self.flow.params.items()}))
+        shapes = {name: array.shape for name, array in self.flow.params.items()}
+        return self._stored(views(whole, shapes)) if self._packings else whole
 
     def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         """Parameters by name, as views of a flat vector: vectors where they are packed."""

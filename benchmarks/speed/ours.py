@@ -110,4 +110,4 @@ def step_values(flow: Flow, rows: np.ndarray, threads: int) -> tuple[float, np.n
     with one_blas_thread():
         loss, grad = objective(objective.flat(), rows, None)
     objective.close()
-    return loss, objective.whole(grad)
+    return loss, objective.whole(grad).copy()

@@ -127,7 +127,7 @@ class Refnaf:
     def gradient(self, step: int) -> tuple[float, np.ndarray]:
         with self.around():
             loss, grad = self.objective(self.adam.flat, self.batches[step], None)
-        return float(loss), self.objective.whole(grad)
+        return float(loss), self.objective.whole(grad).copy()
 
     def step(self, step: int) -> None:
         loss, grad = self.objective(self.adam.flat, self.batches[step], None)
