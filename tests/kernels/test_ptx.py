@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("numba_cuda")
+
 from tests.kernels.compile_ptx import CAPABILITIES, makers
 
-pytest.importorskip("numba_cuda")
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted({module for module, _ in makers(1, 1)})
 
