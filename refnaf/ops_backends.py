@@ -60,7 +60,7 @@ def chunk_rows(backend: str) -> tuple[int, int]:
 
 def scored_rows(backend: str, width: int) -> int:
     """How many rows go through a network together without a VJP, by the width of its widest layer: vectors of them."""
-    values, most = {"numba": (1 << 20, 1 << 12), "numpy": (1 << 19, 1 << 12), "cuda": (1 << 26, 1 << 16)}[backend]
+    values, most = {"numba": (1 << 20, 960), "numpy": (1 << 19, 1 << 12), "cuda": (1 << 26, 1 << 16)}[backend]
     return min(max(values // width // 64 * 64, 64), most)
 
 
