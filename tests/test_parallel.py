@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 import refnaf
 from refnaf import parallel
 from refnaf.flows import chain
+from refnaf.kernels.array import workspace
 from refnaf.objective import NegativeLogLikelihood
 from refnaf.parallel import Order, Workers, default_threads, serial_algebra
 from tests.cases import CASES, make, rows
@@ -152,6 +153,20 @@ def test_children_have_threads_of_their_own(method, backend, tmp_path):
     environment = {**os.environ, "PYTHONPATH": root, "OPENBLAS_NUM_THREADS": "2"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["maf-D4", "maf-ddsf-D3-C2-units=5", "iaf-dsf-D2-units=5", "bnaf-D2"])
+def test_a_single_chunk_is_shared_and_has_the_same_bytes(name, monkeypatch):
+    monkeypatch.setattr(workspace, "SHARED", 1)
+    case = CASES[name]
+    x, context = rows(case, 70)
+    found = []
+    for threads in (1, 2):
+        flow = make(case, dtype="float32", backend="numba").replace({}, threads=threads)
+        z, logdet = flow.forward(x, context)
+        back, _ = flow.inverse(z, context)
+        found.append(b"".join(a.tobytes() for a in (z, logdet, back, flow.log_prob(x, context))))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

@@ -269,6 +269,10 @@ class Flow:
         own = self._in_place(self._override(params, self.dtype))
         out, logdet, third = np.empty((len(rows), self.dim)), np.empty(len(rows)), np.empty(len(rows))
         spare: list[Any] = []
+        jobs = [(part,) for part in self._parts(len(rows), inverse)]
+        workers = Workers(backends.workers(self.backend, self.threads))
+        # a single chunk is shared inside of its operations
+        inside = workers if len(jobs) == 1 and workers.threads > 1 else None
 
         def run(part: slice) -> None:
             # a thread takes the operations, and with them the buffers, that another has left
@@ -278,6 +282,7 @@ class Flow:
                 ops = operations.make(self.backend, own_stream=True)
             ops.saving = False
             ops.workspace.reset()
+            ops.workspace.workers = inside
             columns, conditions = self._columns(rows, context, part)
             # far out, float32 overflows
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"), ops.session():
@@ -290,8 +295,6 @@ class Flow:
                 out[part], logdet[part], third[part] = ops.get(image).T, ops.get(slope), ops.get(last)
             spare.append(ops)
 
-        jobs = [(part,) for part in self._parts(len(rows), inverse)]
-        workers = Workers(min(backends.workers(self.backend, self.threads), len(jobs)))
         try:
             # of one job as well: several threads of linear algebra round otherwise than one
             with serial_algebra():

@@ -10,8 +10,8 @@ import numpy as np
 
 T = TypeVar("T")
 
-#: Numbers, of a few operations each, that take much longer to compute than it takes to wake a thread.
-SHARED = 1 << 16
+#: Numbers, of about a nanosecond each, that take much longer to compute than to wake a thread and wait for it.
+SHARED = 300_000
 
 
 def split(count: int) -> tuple[slice, list[slice]]:
