@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -280,9 +281,8 @@ class Flow:
                 ops = spare.pop()
             except IndexError:
                 ops = operations.make(self.backend, own_stream=True)
-            ops.saving = False
+            ops.saving, ops.workspace.workers = False, inside
             ops.workspace.reset()
-            ops.workspace.workers = inside
             columns, conditions = self._columns(rows, context, part)
             # far out, float32 overflows
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"), ops.session():
@@ -295,12 +295,9 @@ class Flow:
                 out[part], logdet[part], third[part] = ops.get(image).T, ops.get(slope), ops.get(last)
             spare.append(ops)
 
-        try:
-            # of one job as well: several threads of linear algebra round otherwise than one
-            with serial_algebra():
-                workers.map(run, jobs)
-        finally:
-            workers.close()
+        # of one job as well: several threads of linear algebra round otherwise than one
+        with closing(workers), serial_algebra():
+            workers.map(run, jobs)
         if self.dtype != np.float64:
             # far out, float32 overflows; those rows are done again in float64
             lost = ~(np.isfinite(out).all(axis=1) & np.isfinite(logdet) & np.isfinite(third))
