@@ -29,7 +29,7 @@ BLOCK = 64
 #: Places in flat arrays are unsigned: a signed one might be negative and count from the end, which no vector
 #: instruction does. These are of rows after the first, and all of a row of three blocks.
 _U = np.uint64
-_R1, _R2, _R3, _R4, _R6, _R9 = (_U(k * BLOCK) for k in (1, 2, 3, 4, 6, 9))
+_R1, _R2, _R3, _R4 = (_U(k * BLOCK) for k in (1, 2, 3, 4))
 _LANES, _THREE = _U(BLOCK), _U(3 * BLOCK)
 
 
