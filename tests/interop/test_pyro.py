@@ -31,8 +31,8 @@ def _check(name, numbers):
         got = map_(start, context)
         agree(got[0], end)
         agree(got[1], logdet)
-    # Pyro's epsilons make its log-determinants depart from its Jacobians
-    agree(expected, numbers["true_logdet"], 1e-5)
+    # the epsilon in Pyro's neural transform makes the stack's log-determinants depart from its Jacobians
+    agree(expected, numbers["true_logdet"], 1e-5 if name == "stack" else 1e-6)
     if "back_y" in numbers:
         got = flow.forward(numbers["back_y"], context)
         agree(got[0], numbers["back_x"])
